@@ -1,0 +1,5 @@
+"""`python -m mfkd` is `mfkd`."""
+
+from mfkd.cli import main
+
+main()

@@ -1,0 +1,139 @@
+"""Image files and encoded images to uint8 tensors, many at a time.
+
+Shapes: N images; C, H, W channels, height, width.
+"""
+
+import io
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from mfkd.data.sets import SMALL
+from mfkd.errors import DataError
+
+T = TypeVar("T")
+Encoded = Path | bytes
+EXTENSIONS = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"))
+_GREY = ("1", "L", "LA", "I", "I;16", "I;16B", "F")
+
+
+def read_image(source: Encoded, channels: int, name: str = "") -> Image.Image:
+    """One image, converted to RGB (3 channels) or grey (1 channel).
+
+    Args:
+        source: a file, or the encoded image itself.
+        channels: 1 or 3.
+        name: what an error calls the image; the path by default.
+
+    Raises:
+        DataError: the image cannot be read.
+    """
+    mode = "L" if channels == 1 else "RGB"
+    try:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+            if image.mode == mode:
+                image.load()
+                return image
+            if image.mode.startswith("I;16"):  # 16 bits a pixel; Pillow's own conversion would clip at 255
+                return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert(mode)
+            if image.mode == "P" and "transparency" in image.info:
+                return image.convert("RGBA").convert(mode)
+            return image.convert(mode)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise _unreadable(source, name, error) from None
+
+
+def measure(sources: Sequence[Encoded], name: str = "") -> tuple[set[tuple[int, int]], bool]:
+    """Sizes (height, width) that occur, and whether every image is grey, from the headers alone.
+
+    When the first image is large the others are not looked at.
+
+    Args:
+        sources: files or encoded images.
+        name: of the table, for errors on encoded images.
+    """
+
+    def head(number: int) -> tuple[tuple[int, int], bool]:
+        source = sources[number]
+        try:
+            with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+                return (image.height, image.width), image.mode in _GREY
+        except (OSError, SyntaxError, ValueError) as error:
+            raise _unreadable(source, f"{name} row {number}" if name else "", error) from None
+
+    first, grey = head(0)
+    if max(first) > SMALL:
+        return {first}, grey
+    found = set().union(*_in_runs(lambda numbers: {head(number) for number in numbers}, len(sources)))
+    return {size for size, _ in found}, all(grey for _, grey in found)
+
+
+def decode(sources: Sequence[Encoded], channels: int, size: tuple[int, int], name: str = "") -> Tensor:
+    """All images as one (N, C, H, W) uint8 tensor; those of another size are scaled to `size`.
+
+    Args:
+        sources: files or encoded images.
+        channels: 1 or 3.
+        size: (height, width).
+        name: of the table, for errors on encoded images.
+    """
+    pixels = np.empty((len(sources), *size, channels), dtype=np.uint8)
+
+    def some(numbers: range) -> None:
+        for number in numbers:
+            image = read_image(sources[number], channels, f"{name} row {number}" if name else "")
+            if (image.height, image.width) == tuple(size):
+                pixels[number] = np.asarray(image).reshape(*size, channels)
+            else:
+                pixels[number] = resize(to_tensor(image)[None], size)[0].permute(1, 2, 0).numpy()
+
+    _in_runs(some, len(sources))
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
+
+
+def resize(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """Scale (N, C, H, W) uint8 to (height, width), bilinear with antialiasing."""
+    if tuple(images.shape[-2:]) == tuple(size):
+        return images
+    return F.interpolate(images, size=size, mode="bilinear", antialias=True)
+
+
+def to_tensor(image: Image.Image) -> Tensor:
+    """A grey or RGB image as (C, H, W) uint8."""
+    array = np.array(image)
+    return torch.from_numpy(array[None] if array.ndim == 2 else array.transpose(2, 0, 1))
+
+
+def normalise(images: Tensor, mean: Tensor, std: Tensor, dtype: torch.dtype) -> Tensor:
+    """(x / 255 - mean) / std of (..., C, H, W) uint8, computed in float32 at least.
+
+    Args:
+        images: (..., C, H, W) uint8.
+        mean: (C,) on the scale 0..1.
+        std: (C,) on the scale 0..1.
+        dtype: of the result.
+    """
+    exact = torch.float64 if dtype == torch.float64 else torch.float32
+    shift, scale = (value.to(images.device, exact)[:, None, None] for value in (mean, std))
+    return images.to(exact).div_(255).sub_(shift).div_(scale).to(dtype)
+
+
+def _in_runs(work: Callable[[range], T], count: int, length: int = 256) -> list[T]:
+    """Work through 0..count-1 in threads; in runs, as handing over one small image costs more than decoding it."""
+    runs = (range(first, min(first + length, count)) for first in range(0, count, length))
+    with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
+        return list(pool.map(work, runs))
+
+
+def _unreadable(source: Encoded, name: str, error: Exception) -> DataError:
+    who = name or ("an encoded image" if isinstance(source, bytes) else str(source))
+    why = " ".join(str(error).split()).replace(str(source), "the file") if isinstance(source, Path) else "not an image"
+    return DataError(f"{who} cannot be read as an image ({why}); repair or remove it.")

@@ -1,0 +1,73 @@
+"""Encoded images to splits: small ones are decoded into memory once, large ones stay files."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mfkd.data.decode import EXTENSIONS, Encoded, decode, measure
+from mfkd.data.sets import SMALL, FileSplit, MemorySplit, Split
+from mfkd.errors import DataError
+from mfkd.types import UNLABELLED
+
+
+def make_splits(
+    parts: Mapping[str, tuple[Sequence[Encoded], Tensor]], resize: int | None, name: str = ""
+) -> dict[str, Split]:
+    """One split for each part, all of one kind.
+
+    Images live in memory when none is longer than 96 px and they are of equal size, be it by
+    `resize`. They are grey when all of them are, else RGB; large ones are always RGB.
+
+    Args:
+        parts: images and (N,) labels by the name of the split.
+        resize: `data.resize`.
+        name: of the table, for errors on encoded images.
+    """
+    sizes: set[tuple[int, int]] = set()
+    grey = True
+    for key, (sources, _) in parts.items():
+        if not sources:
+            raise DataError(f"the {key} split of {name} holds no image.")
+        found, all_grey = measure(sources, f"{name} {key}" if name else "")
+        sizes |= found
+        grey &= all_grey
+    small = max(max(size) for size in sizes) <= SMALL and (resize is not None or len(sizes) == 1)
+    splits: dict[str, Split] = {}
+    for key, (sources, labels) in parts.items():
+        rows = torch.arange(len(labels))
+        if small:
+            size = (resize, resize) if resize else next(iter(sizes))
+            images = decode(sources, 1 if grey else 3, size, f"{name} {key}" if name else "")
+            splits[key] = MemorySplit(images, labels, rows)
+        else:
+            splits[key] = FileSplit(tuple(sources), labels, rows)
+    return splits
+
+
+def append_unlabelled(train: Split, folder: Path, first_row: int) -> Split:
+    """Add every image below a folder, with label -1 and rows from `first_row` on.
+
+    Args:
+        train: images in memory decide size and channels of the added ones.
+        folder: searched with all its subfolders.
+        first_row: rows of the labelled source.
+    """
+    if not folder.is_dir():
+        raise DataError(f"data.unlabelled: folder {folder} does not exist; give a folder that holds images.")
+    paths = image_files(folder)
+    if not paths:
+        raise DataError(f"data.unlabelled: {folder} holds no image; expected files such as .png or .jpg.")
+    labels = torch.cat([train.labels, torch.full((len(paths),), UNLABELLED)])
+    rows = torch.cat([train.rows, first_row + torch.arange(len(paths))])
+    if isinstance(train, FileSplit):
+        return FileSplit((*train.paths, *paths), labels, rows)
+    channels, height, width = train.images.shape[1:]
+    return MemorySplit(torch.cat([train.images, decode(paths, channels, (height, width))]), labels, rows)
+
+
+def image_files(folder: Path) -> list[Path]:
+    """Every image file below a folder, sorted; hidden ones are left out."""
+    found = (path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS)
+    return sorted(path for path in found if not path.name.startswith(".") and path.is_file())

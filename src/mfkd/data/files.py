@@ -1,0 +1,143 @@
+"""Large images: read, cropped and flipped by worker processes, image by image.
+
+Shapes: B batch; C, H, W channels, height, width.
+"""
+
+import multiprocessing
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from mfkd import seeding
+from mfkd.data.decode import read_image, to_tensor
+from mfkd.data.sets import FileSplit
+from mfkd.errors import DataError
+
+Key = tuple[int, int | None]
+"""Position in the split, and number of the view; None is evaluation."""
+
+
+class FileReader:
+    """Yields uint8 batches of a `FileSplit`.
+
+    Args:
+        split: what is read.
+        size: (height, width) of the result.
+        side: shorter side that evaluation scales an image to before its central crop.
+        device: where the batches go.
+        workers: processes; 0 reads in this one. They start once and serve every epoch.
+        crop: training takes a random resized crop (Szegedy et al., CVPR 2015), else the central one.
+        flip: training flips every second image.
+        view_seed: as in the recipe.
+    """
+
+    def __init__(
+        self,
+        split: FileSplit,
+        size: tuple[int, int],
+        side: int,
+        device: torch.device,
+        workers: int,
+        *,
+        crop: bool = False,
+        flip: bool = False,
+        view_seed: int = 0,
+    ) -> None:
+        self.device = device
+        self.plan: list[list[Key]] = []
+        self.loader = DataLoader(
+            _Images(split, size, side, crop=crop, flip=flip, view_seed=view_seed),
+            batch_sampler=_Plan(self.plan),
+            num_workers=workers,
+            collate_fn=_collate,
+            generator=torch.Generator(),  # else every pass would draw from the global one
+            pin_memory=device.type == "cuda",
+            persistent_workers=workers > 0,
+            multiprocessing_context=_start_method() if workers else None,
+        )
+
+    def read(self, plan: Sequence[Tensor], view: int | None) -> Iterator[Tensor]:
+        """Yield the images of each part of the plan."""
+        self.plan[:] = [[(position, view) for position in part.tolist()] for part in plan]
+        for images in self.loader:
+            if isinstance(images, str):
+                raise DataError(images)
+            yield images.to(self.device, non_blocking=True)
+
+
+def evaluation_crop(image: Image.Image, size: tuple[int, int], side: int) -> Image.Image:
+    """Scale the shorter side to `side` pixels, bilinear, then cut the central (height, width)."""
+    from torchvision.transforms.v2 import functional as tv
+
+    cropped: Image.Image = tv.center_crop(tv.resize(image, [side], antialias=True), list(size))
+    return cropped
+
+
+class _Images(Dataset[Tensor | str]):
+    def __init__(
+        self, split: FileSplit, size: tuple[int, int], side: int, *, crop: bool, flip: bool, view_seed: int
+    ) -> None:
+        self.paths, self.rows = split.paths, split.rows
+        self.size, self.side, self.crop, self.flip, self.view_seed = size, side, crop, flip, view_seed
+
+    def __getitem__(self, key: Key) -> Tensor | str:
+        position, view = key
+        row = int(self.rows[position])
+        try:
+            image = read_image(
+                self.paths[position], 3, "" if not isinstance(self.paths[position], bytes) else f"row {row}"
+            )
+        except DataError as error:  # its one line would be buried in a worker's traceback
+            return str(error)
+        if view is None:
+            return to_tensor(evaluation_crop(image, self.size, self.side))
+        with _seeded(self.view_seed, view, row):
+            return to_tensor(self._augmented(image))
+
+    def _augmented(self, image: Image.Image) -> Image.Image:
+        from torchvision.transforms import v2
+
+        if self.crop:
+            image = v2.RandomResizedCrop(self.size, antialias=True)(image)
+        else:
+            image = evaluation_crop(image, self.size, self.side)
+        return v2.RandomHorizontalFlip()(image) if self.flip else image
+
+
+class _Plan:
+    """A batch sampler that reads the reader's plan anew for each pass."""
+
+    def __init__(self, plan: list[list[Key]]) -> None:
+        self.plan = plan
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        return iter(self.plan)
+
+    def __len__(self) -> int:
+        return len(self.plan)
+
+
+def _collate(images: list[Any]) -> Tensor | str:
+    broken = next((image for image in images if isinstance(image, str)), None)
+    return broken if broken is not None else torch.stack(images)
+
+
+@contextmanager
+def _seeded(*keys: int) -> Iterator[None]:
+    """As `seeding.seeded`, for the CPU's generator alone: workers must not wake the accelerator."""
+    before = torch.get_rng_state()
+    torch.default_generator.manual_seed(seeding.derive(*keys))
+    try:
+        yield
+    finally:
+        torch.set_rng_state(before)
+
+
+def _start_method() -> str:
+    """Not a plain fork: this process has threads, and may hold an accelerator."""
+    return "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"

@@ -1,0 +1,250 @@
+"""Batches for the trainer, from memory or from files, as a pure function of seeds, epoch and step.
+
+Shapes: N images; B batch; C, H, W channels, height, width; K classes.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from mfkd import seeding
+from mfkd.config import AugmentConfig, DataConfig
+from mfkd.data.decode import normalise
+from mfkd.data.files import FileReader
+from mfkd.data.memory import MemoryReader
+from mfkd.data.mix import mix
+from mfkd.data.sets import FileSplit, ImageData, MemorySplit, Split
+from mfkd.errors import ConfigError
+from mfkd.types import Batch
+
+
+class Reader(Protocol):
+    """Where pixels come from."""
+
+    def read(self, plan: Sequence[Tensor], view: int | None) -> Iterator[Tensor]:
+        """Yield (B, C, H, W) uint8 on the device for each (B,) of positions; view None is evaluation."""
+
+
+class Loader:
+    """What the trainer sees of any data: a reader, and labels, rows and statistics on the device."""
+
+    def __init__(
+        self,
+        reader: Reader,
+        split: Split,
+        data: ImageData,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        channels_last: bool,
+    ) -> None:
+        self.reader, self.dtype = reader, dtype
+        self.labels, self.rows = split.labels.to(device), split.rows.to(device)
+        self.mean, self.std = torch.tensor(data.mean, device=device), torch.tensor(data.std, device=device)
+        self.layout = torch.channels_last if channels_last else torch.contiguous_format
+
+    def batches(self, plan: Sequence[Tensor], view: int | None) -> Iterator[Batch]:
+        """Yield the normalised batch of each (B,) of positions; view None is evaluation."""
+        for positions, images in zip(plan, self.reader.read(plan, view), strict=True):
+            image = normalise(images, self.mean, self.std, self.dtype).contiguous(memory_format=self.layout)
+            which = positions.to(self.labels.device)
+            yield Batch(image, self.labels[which], self.rows[which])
+
+
+class TrainLoader:
+    """Augmented batches of one epoch after another.
+
+    The order of an epoch depends on (seed, epoch), the pixels of an image on (view_seed, view,
+    row) and mixing on (seed, epoch, step): a resumed epoch, another number of workers or of
+    processes changes nothing.
+
+    Attributes:
+        steps: updates an epoch; the last incomplete batch is dropped.
+    """
+
+    def __init__(
+        self,
+        loader: Loader,
+        count: int,
+        classes: int,
+        augment: AugmentConfig,
+        *,
+        batch_size: int,
+        seed: int,
+        rank: int,
+        world: int,
+        accumulate: int,
+        views: int | None,
+    ) -> None:
+        if batch_size > count:
+            raise ConfigError(
+                f"train.batch_size={batch_size} is larger than the {count} training images; set it to {count} or less."
+            )
+        if batch_size % (world * accumulate):
+            raise ConfigError(
+                f"train.batch_size={batch_size} does not divide into {world} processes x train.accumulate={accumulate} "
+                f"equal parts; make it a multiple of {world * accumulate}."
+            )
+        self.loader, self.count, self.classes, self.augment = loader, count, classes, augment
+        self.batch_size, self.seed, self.rank, self.world = batch_size, seed, rank, world
+        self.accumulate, self.views = accumulate, views
+        self.steps = count // batch_size
+
+    def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
+        """Yield (steps - start_step) * accumulate micro-batches of this rank.
+
+        The global batch is cut into `world` contiguous parts, and each of them into `accumulate`.
+        """
+        order = torch.randperm(self.count, generator=seeding.generator(self.seed, "order", epoch))
+        parts = order[: self.steps * self.batch_size].view(self.steps, self.world, self.accumulate, -1)
+        plan = list(parts[start_step:, self.rank].flatten(0, 1))
+        view = epoch if self.views is None else epoch % self.views
+        for number, batch in enumerate(self.loader.batches(plan, view)):
+            step, micro = divmod(start_step * self.accumulate + number, self.accumulate)
+            yield self._mixed(batch, epoch, step, micro)
+
+    def _mixed(self, batch: Batch, epoch: int, step: int, micro: int) -> Batch:
+        """Mix within the rank's own part; every rank draws the same share, box and partner positions."""
+        if not self.augment.mixup and not self.augment.cutmix:
+            return batch
+        generator = seeding.generator(self.seed, "mix", epoch, step, micro)
+        image, target = mix(
+            batch.image,
+            batch.label,
+            self.classes,
+            generator,
+            mixup_alpha=self.augment.mixup,
+            cutmix_alpha=self.augment.cutmix,
+        )
+        return Batch(image, batch.label, batch.index, target)
+
+
+class EvalLoader:
+    """Every image of a split once, in order and without augmentation; rank r takes r::world."""
+
+    def __init__(self, loader: Loader, count: int, batch_size: int, rank: int, world: int) -> None:
+        self.loader = loader
+        positions = torch.arange(rank, count, world)
+        self.plan = list(positions.split(batch_size)) if len(positions) else []
+
+    def __len__(self) -> int:
+        return len(self.plan)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self.loader.batches(self.plan, None)
+
+
+def train_loader(
+    data: ImageData,
+    config: DataConfig,
+    augment: AugmentConfig,
+    *,
+    batch_size: int,
+    seed: int,
+    device: torch.device | str,
+    rank: int = 0,
+    world: int = 1,
+    accumulate: int = 1,
+    dtype: torch.dtype = torch.float32,
+    views: int | None = None,
+    channels_last: bool = True,
+) -> TrainLoader:
+    """Batches of the training split.
+
+    Args:
+        data: from `load_data`.
+        config: the `data` part of the recipe.
+        augment: the `augment` part of the recipe; None values stand for the set's own default.
+        batch_size: images an update, over all processes and accumulated parts.
+        seed: decides order and mixing.
+        device: where the batches are made.
+        rank: number of this process.
+        world: number of processes.
+        accumulate: micro-batches an update.
+        dtype: of the images.
+        views: augmented views an image; None draws a new one each epoch.
+        channels_last: memory format of the images.
+
+    Raises:
+        ConfigError: the batch is larger than the split, does not divide into equal parts, or the
+            augmentation does not fit the kind of images.
+    """
+    device = torch.device(device)
+    flip = data.flip if augment.flip is None else augment.flip
+    reader: Reader
+    if isinstance(data.train, MemorySplit):
+        padding = data.crop_padding if augment.crop_padding is None else augment.crop_padding
+        reader = MemoryReader(data.train, device, padding, flip, augment.view_seed)
+    else:
+        if augment.crop_padding:
+            raise ConfigError(
+                f"augment.crop_padding={augment.crop_padding} is for small images, and {data.name} has large ones; "
+                f"leave it null for random resized crops, or 0 for the central crop."
+            )
+        reader = _files(
+            data.train, data, config, device, crop=augment.crop_padding is None, flip=flip, view_seed=augment.view_seed
+        )
+    return TrainLoader(
+        Loader(reader, data.train, data, device=device, dtype=dtype, channels_last=channels_last),
+        len(data.train),
+        len(data.classes),
+        augment,
+        batch_size=batch_size,
+        seed=seed,
+        rank=rank,
+        world=world,
+        accumulate=accumulate,
+        views=views,
+    )
+
+
+def eval_loader(
+    split: Split,
+    data: ImageData,
+    config: DataConfig,
+    *,
+    batch_size: int,
+    device: torch.device | str,
+    rank: int = 0,
+    world: int = 1,
+    dtype: torch.dtype = torch.float32,
+    channels_last: bool = True,
+) -> EvalLoader:
+    """Every image of `split` once, as it is; `len` is the number of batches of this rank.
+
+    Args:
+        split: of `data`.
+        data: from `load_data`.
+        config: the `data` part of the recipe.
+        batch_size: images a batch of this process.
+        device: where the batches are made.
+        rank: number of this process, which takes the positions rank::world.
+        world: number of processes.
+        dtype: of the images.
+        channels_last: memory format of the images.
+    """
+    device = torch.device(device)
+    reader = MemoryReader(split, device) if isinstance(split, MemorySplit) else _files(split, data, config, device)
+    return EvalLoader(
+        Loader(reader, split, data, device=device, dtype=dtype, channels_last=channels_last),
+        len(split),
+        batch_size,
+        rank,
+        world,
+    )
+
+
+def _files(
+    split: FileSplit,
+    data: ImageData,
+    config: DataConfig,
+    device: torch.device,
+    *,
+    crop: bool = False,
+    flip: bool = False,
+    view_seed: int = 0,
+) -> FileReader:
+    side = data.resize or data.size[0]
+    return FileReader(split, data.size, side, device, config.workers, crop=crop, flip=flip, view_seed=view_seed)

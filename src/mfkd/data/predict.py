@@ -1,0 +1,42 @@
+"""One image file as the network sees it in evaluation."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mfkd.data.decode import normalise, read_image, resize, to_tensor
+from mfkd.data.files import evaluation_crop
+from mfkd.data.sets import SMALL
+
+
+def load_image(  # noqa: PLR0917 - the first five are the public call
+    path: Path | str,
+    channels: int,
+    size: tuple[int, int],
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    side: int | None = None,
+) -> Tensor:
+    """Read, scale and normalise one image.
+
+    Args:
+        path: the file.
+        channels: 1 or 3.
+        size: (height, width) that the network gets.
+        mean: of each channel, on the scale 0..1.
+        std: of each channel, on the same scale.
+        side: `ImageData.resize`. None scales to `size` outright where `size` is small (96 px), else
+            the shorter side to `size` / 0.875 before a central crop.
+
+    Returns:
+        (C, H, W) float32.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    image = read_image(Path(path), channels)
+    if side is None and max(size) > SMALL:
+        side = round(min(size) / 0.875)
+    pixels = resize(to_tensor(image)[None], size)[0] if side is None else to_tensor(evaluation_crop(image, size, side))
+    return normalise(pixels, torch.tensor(mean), torch.tensor(std), torch.float32)

@@ -1,0 +1,210 @@
+"""Image tables: parquet files in the layout of the Hugging Face hub, and the hub itself.
+
+A table has one column of images, {bytes, path} or plain bytes, and one of labels.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mfkd.config import DataConfig
+from mfkd.data import stats
+from mfkd.data.decode import Encoded
+from mfkd.data.encoded import make_splits
+from mfkd.data.sets import FileSplit, Source
+from mfkd.errors import ConfigError, DataError
+
+_SPLITS = {"train": "train", "test": "test", "validation": "val", "valid": "val", "val": "val"}
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns a table has.
+
+    Args:
+        image: name of the image column.
+        label: name of the label column.
+        classes: class names, if the table tells them.
+        known: published statistics, if the table is CIFAR, whichever of its label columns is taken.
+    """
+
+    image: str
+    label: str
+    classes: tuple[str, ...] | None
+    known: stats.Stats | None
+
+    @property
+    def names(self) -> list[str]:
+        """Both columns."""
+        return [self.image, self.label]
+
+
+def parquet(config: DataConfig) -> Source:
+    """`parquet:PATH`: a folder with train-*.parquet and test-*.parquet or validation-*.parquet.
+
+    PATH may also be a pattern such as `data/*-of-00001.parquet`.
+
+    Raises:
+        DataError: missing files, columns or labels.
+    """
+    from pyarrow import ArrowInvalid
+    from pyarrow import parquet as pq
+
+    place = config.name.partition(":")[2]
+    files: dict[str, list[Path]] = {}
+    for path in _find(place):
+        split = _SPLITS.get(path.name.lower().replace(".", "-").split("-")[0])
+        if split:
+            files.setdefault(split, []).append(path)
+    _check_splits(files, place)
+    try:
+        schema = pq.read_schema(files["train"][0])
+        columns = choose_columns(schema.names, _features(schema.metadata), config.label, place)
+        tables = {split: pq.read_table(paths, columns=columns.names) for split, paths in files.items()}
+    except (ArrowInvalid, OSError) as error:
+        raise DataError(
+            f"{place} holds a damaged parquet file ({' '.join(str(error).split())}); copy it anew."
+        ) from None
+    return _source(tables, columns, config, place)
+
+
+def hugging_face(config: DataConfig) -> Source:
+    """`hf:NAME`: a data set of the Hugging Face hub, or a local folder that `datasets` can read.
+
+    Raises:
+        ConfigError: the extra is not installed.
+        DataError: the data set cannot be loaded, or lacks splits, columns or labels.
+    """
+    place = config.name.partition(":")[2]
+    try:
+        import datasets
+    except ModuleNotFoundError:
+        raise ConfigError(f"data.name={config.name} needs the package datasets; run `pip install mfkd[hf]`.") from None
+    try:
+        saved = (Path(place) / "dataset_dict.json").is_file()
+        found = datasets.load_from_disk(place) if saved else datasets.load_dataset(place)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise DataError(f"data set {place} cannot be loaded ({' '.join(str(error).split())}).") from None
+    splits = {_SPLITS[name]: part for name, part in found.items() if name in _SPLITS}
+    _check_splits(splits, place)
+    features = {name: _plain(feature) for name, feature in splits["train"].features.items()}
+    columns = choose_columns(list(features), features, config.label, place)
+    tables = {split: part.select_columns(columns.names).with_format("arrow")[:] for split, part in splits.items()}
+    return _source(tables, columns, config, place)
+
+
+def choose_columns(names: list[str], features: Mapping[str, Any], label: str | None, place: str) -> Columns:
+    """Find the image and the label column.
+
+    Args:
+        names: columns of the table.
+        features: the hub's description of the columns, as far as there is one.
+        label: `data.label`; by default `fine_label`, `label`, or the only column beside the image.
+        place: named in errors.
+    """
+    images = [name for name in names if name in ("img", "image")]
+    images += [name for name in names if features.get(name, {}).get("_type") == "Image"]
+    if not images:
+        raise DataError(f"{place} has no column img or image; its columns are {', '.join(names)}.")
+    rest = [name for name in names if name != images[0]]
+    labels = [name for name in ([label] if label else ["fine_label", "label"]) if name in rest]
+    if not labels and not label and len(rest) == 1:
+        labels = rest
+    if not labels:
+        wanted = f"column {label}" if label else "label column"
+        raise DataError(f"{place} has no {wanted}; its columns are {', '.join(names)}; choose one with data.label.")
+    told = features.get(labels[0], {}).get("names")
+    published = (stats.published(tuple(feature.get("names") or ())) for feature in features.values())
+    return Columns(images[0], labels[0], tuple(told) if told else None, next(filter(None, published), None))
+
+
+def _check_splits(splits: Iterable[str], place: str) -> None:
+    found = sorted(splits)
+    if "train" not in found or len(found) < 2:
+        raise DataError(
+            f"{place} needs a train split and a test or validation split, found {', '.join(found) or 'none'}; "
+            f"name them so."
+        )
+
+
+def _source(tables: Mapping[str, Any], columns: Columns, config: DataConfig, place: str) -> Source:
+    values = {split: table.column(columns.label).to_pylist() for split, table in tables.items()}
+    classes = columns.classes or _classes(values["train"])
+    if len(classes) < 2:
+        raise DataError(f"{place} has the one class {classes[0]}; classification needs two or more.")
+    parts = {
+        split: (
+            _images(table.column(columns.image).to_pylist(), place),
+            _labels(values[split], classes, split, columns, place),
+        )
+        for split, table in tables.items()
+    }
+    splits = make_splits(parts, config.resize, place)
+    train = splits["train"]
+    test = splits["test" if "test" in splits else "val"]
+    val = splits.get("val") if "test" in splits else None
+    mean, std = columns.known or (None, None)
+    padding = 4 if columns.known else 0
+    flip = columns.known is not None or isinstance(train, FileSplit)
+    return Source(classes, train, val, test, len(values["train"]), mean, std, crop_padding=padding, flip=flip)
+
+
+def _classes(values: Iterable[Any]) -> tuple[str, ...]:
+    """Class names where the table tells none: the texts themselves, or the numbers from 0 on."""
+    found = {value for value in values if value is not None}
+    if all(isinstance(value, int) for value in found):
+        return tuple(str(number) for number in range(max(found, default=0) + 1))
+    return tuple(sorted(map(str, found)))
+
+
+def _labels(values: list[Any], classes: tuple[str, ...], split: str, columns: Columns, place: str) -> Tensor:
+    position = {name: number for number, name in enumerate(classes)}
+    labels = [value if isinstance(value, int) else position.get(str(value), -1) for value in values]
+    for row, label in enumerate(labels):
+        if not 0 <= label < len(classes):
+            raise DataError(
+                f"{place}: {columns.label} of {split} row {row} is {values[row]!r}, "
+                f"expected one of the {len(classes)} classes; correct the table."
+            )
+    return torch.tensor(labels, dtype=torch.int64)
+
+
+def _images(values: list[Any], place: str) -> list[Encoded]:
+    images: list[Encoded] = []
+    root = Path(place).expanduser()
+    for value in values:
+        if isinstance(value, dict):
+            encoded, path = value.get("bytes"), value.get("path")
+            images.append(encoded if encoded is not None else (root if root.is_dir() else root.parent) / str(path))
+        else:
+            images.append(value)
+    return images
+
+
+def _find(place: str) -> list[Path]:
+    root = Path(place).expanduser()
+    if root.is_dir():
+        found = sorted(root.rglob("*.parquet"))
+    elif root.is_file():
+        found = [root]
+    else:
+        found = sorted(root.parent.glob(root.name)) if root.parent.is_dir() else []
+    if not found:
+        raise DataError(f"no parquet file at {place}; give a folder with train-*.parquet and test-*.parquet.")
+    return found
+
+
+def _features(metadata: Mapping[bytes, bytes] | None) -> dict[str, Any]:
+    """The hub's description of the columns, from the schema's metadata."""
+    raw = json.loads((metadata or {}).get(b"huggingface", b"{}"))
+    features = raw.get("info", {}).get("features") or {}
+    return {name: feature for name, feature in features.items() if isinstance(feature, dict)}
+
+
+def _plain(feature: Any) -> dict[str, Any]:
+    return {"_type": type(feature).__name__, "names": getattr(feature, "names", None)}

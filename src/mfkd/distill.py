@@ -1,0 +1,221 @@
+"""The Distiller: teacher, student and method as one module, for anybody's training loop."""
+
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mfkd.errors import ConfigError, ShapeError
+from mfkd.methods import build, resolve
+from mfkd.methods.base import Context, Method, Preparation
+from mfkd.taps.choose import find_taps
+from mfkd.taps.choose import resolve as resolve_taps
+from mfkd.taps.probe import count_classes
+from mfkd.taps.reader import read
+from mfkd.teacher.frozen import FrozenTeacher
+from mfkd.teacher.source import LiveSource
+from mfkd.types import UNLABELLED, Batch, Outputs, TapSpec
+
+Item = Batch | tuple[Tensor, Tensor] | list[Tensor]
+
+
+@dataclass(slots=True)
+class DistillOutput:
+    """Result of one distillation step.
+
+    Args:
+        loss: () the weighted objective; gradients flow.
+        terms: named, unweighted, detached scalars, "ce" among them.
+        logits: (B, K) of the student.
+    """
+
+    loss: Tensor
+    terms: dict[str, Tensor]
+    logits: Tensor
+
+
+class Distiller(nn.Module):
+    """Computes the training loss of a student that learns from a frozen teacher.
+
+    Args:
+        teacher: any classifier, or None for plain training. It is put in eval mode for ever, gets
+            no gradients, and is no part of `state_dict` or `parameters`, but moves with `.to`.
+        student: any classifier that returns logits (B, K).
+        method: a preset ("mfkd": fusion with its logit partner; "kd"; "none"), a mapping of methods
+            with options such as {"mfkd": {"weight": 4.0}, "kd": {}}, or a `Method` object.
+        input_shape: (C, H, W) of one image.
+        num_samples: upper bound of the sample index + 1, for methods that remember samples.
+        labels: (num_samples,) training labels, for methods that need them all.
+        label_smoothing: of the cross-entropy.
+        seed: of the method's own weights.
+
+    Raises:
+        ConfigError: unknown method or option, or a method that this teacher cannot serve.
+        ShapeError: a network without usable feature maps, or that does not accept `input_shape`.
+
+    Example:
+        >>> import torch
+        >>> from mfkd import Distiller, build_model
+        >>> teacher, student = build_model("resnet20", num_classes=10), build_model("resnet8", num_classes=10)
+        >>> distiller = Distiller(teacher, student, method="kd", input_shape=(3, 32, 32))
+        >>> out = distiller(torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 3]))
+        >>> sorted(out.terms)
+        ['ce', 'kd']
+    """
+
+    def __init__(
+        self,
+        teacher: nn.Module | None,
+        student: nn.Module,
+        method: str | Mapping[str, Mapping[str, Any]] | Method = "mfkd",
+        *,
+        input_shape: tuple[int, int, int] = (3, 32, 32),
+        num_samples: int = 0,
+        labels: Tensor | None = None,
+        label_smoothing: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if teacher is student:
+            raise ConfigError("teacher and student are the same object; build two networks.")
+        spec = resolve(method)
+        self.student = student
+        self.label_smoothing = label_smoothing
+        if teacher is not None and not isinstance(teacher, FrozenTeacher):
+            teacher = FrozenTeacher(teacher)
+        # Kept out of the registered submodules, so that no optimiser, checkpoint or DDP sees it.
+        object.__setattr__(self, "teacher", teacher)
+        if teacher is None and spec.methods:
+            raise ConfigError(
+                f"method {', '.join(spec.methods)} needs a teacher, got None; use method='none' for plain training."
+            )
+        num_classes = count_classes(student, input_shape)
+        student_taps = find_taps(student, input_shape) if spec.methods else {}
+        teacher_taps: dict[str, TapSpec] = {}
+        own_shape = input_shape
+        if teacher is not None and spec.methods:
+            own_shape = teacher.input_shape(input_shape)
+            teacher_taps = teacher.specs = find_taps(teacher.network, own_shape)
+        context = Context(
+            student=student_taps,
+            teacher=teacher_taps,
+            num_classes=num_classes,
+            num_samples=num_samples,
+            teacher_logits=teacher is not None and teacher.count_classes(input_shape) == num_classes,
+            labels=labels,
+            classifier=teacher.classifier if teacher is not None else None,
+            seed=seed,
+        )
+        self.objective = build(spec, context)
+        self.notes: list[str] = list(self.objective.notes)
+        needs = self.objective.needs
+        self.student_taps = resolve_taps(student, input_shape, needs.student, student_taps)
+        self.source = None
+        if teacher is not None and spec.methods:
+            specs = resolve_taps(teacher.network, own_shape, needs.teacher, teacher_taps)
+            self.source = LiveSource(teacher, specs, self.objective)
+
+    def forward(
+        self, images: Tensor, labels: Tensor | None = None, index: Tensor | None = None, target: Tensor | None = None
+    ) -> DistillOutput:
+        """One step's loss.
+
+        Args:
+            images: (B, C, H, W) normalised for the student.
+            labels: (B,) int64 classes, -1 where an image has none; None if no image has one.
+            index: (B,) int64 source rows, for methods that remember samples.
+            target: (B, K) class weights of mixed images, in place of the labels.
+        """
+        batch = self._batch(images, labels, index, target)
+        knowledge = self.source.knowledge(batch) if self.source is not None else None
+        outputs = read(self.student, images, self.student_taps.values())
+        loss, terms = self.objective(outputs, knowledge, batch, self.label_smoothing)
+        return DistillOutput(loss, {name: term.detach() for name, term in terms.items()}, outputs.logits)
+
+    def prepare(
+        self,
+        loader: Iterable[Item],
+        *,
+        autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+        on_step: Callable[[str, int, int], None] | None = None,
+    ) -> None:
+        """Run each method's stage before training, such as the calibration of MFKD's teacher fusion.
+
+        Build the optimiser afterwards: what has been calibrated is frozen then. Methods without
+        such a stage, or that have done it, return at once.
+
+        Args:
+            loader: yields (images, labels) or `Batch`; it is walked through once an epoch.
+            autocast: context in which the networks run, for mixed precision.
+            on_step: called with the method's name, updates done and updates in all (0: unknown).
+        """
+        for name, method in self.objective.methods.items():
+            stage = method.preparation()
+            if stage is not None and self.source is not None:
+                self._run_stage(name, stage, loader, autocast, on_step)
+
+    def set_progress(self, progress: float) -> None:
+        """Tell the methods how far the run is, 0 to 1 (warm-ups and curricula follow it)."""
+        self.objective.set_progress(progress)
+
+    def trainable_parameters(self) -> list[nn.Parameter]:
+        """Parameters of student and method that an optimiser should get; call after `prepare`."""
+        return [p for p in self.parameters() if p.requires_grad]
+
+    def _run_stage(
+        self,
+        name: str,
+        stage: Preparation,
+        loader: Iterable[Item],
+        autocast: Callable[[], AbstractContextManager[Any]],
+        on_step: Callable[[str, int, int], None] | None,
+    ) -> None:
+        assert self.source is not None
+        device = next(self.student.parameters()).device
+        length = len(loader) if hasattr(loader, "__len__") else 0
+        total, done = stage.epochs * length, 0
+        optimizer = scheduler = None
+        if stage.parameters:
+            optimizer = torch.optim.SGD(stage.parameters, lr=stage.lr, momentum=0.9, weight_decay=5e-4)
+            if total > 1:
+                scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=stage.lr, total_steps=total)
+        for _ in range(stage.epochs):
+            before = done
+            for item in loader:
+                batch = item if isinstance(item, Batch) else self._batch(item[0].to(device), item[1].to(device), None, None)
+                with autocast():
+                    raw = self.source.raw(batch)
+                    outputs: Outputs | None = read(self.student, batch.image, self.student_taps.values()) if stage.needs_student else None
+                    loss = stage.step(outputs, raw, batch)
+                if optimizer is not None and loss is not None:
+                    optimizer.zero_grad()
+                    loss.backward()
+                    optimizer.step()
+                    if scheduler is not None:
+                        scheduler.step()
+                done += 1
+                if on_step is not None:
+                    on_step(name, done, total)
+            if done == before:
+                raise ConfigError(f"prepare got a loader that yields no batch (pass {stage.epochs} wanted); give a list or DataLoader, not a used-up iterator.")
+        stage.finish()
+
+    def _batch(self, images: Tensor, labels: Tensor | None, index: Tensor | None, target: Tensor | None) -> Batch:
+        if labels is None:
+            labels = torch.full((len(images),), UNLABELLED, device=images.device)
+        if len(labels) != len(images):
+            raise ShapeError(f"distiller got {len(images)} images and {len(labels)} labels; give one label an image (-1: none).")
+        if index is None:
+            if self.objective.needs.index:
+                raise ConfigError("this method remembers samples: call distiller(images, labels, index) with their rows.")
+            index = torch.arange(len(images), device=images.device)
+        return Batch(images, labels, index, target)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Distiller":
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if self.teacher is not None:
+            self.teacher._apply(fn)
+        return self

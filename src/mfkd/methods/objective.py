@@ -1,0 +1,105 @@
+"""The loss of the student: cross-entropy and the methods' terms, weighted and warmed up in one place.
+
+Shapes:    B batch; K classes.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+from typing import Any
+
+from torch import Tensor, nn
+
+from mfkd.errors import ConfigError, ShapeError, TrainingError
+from mfkd.functional.ce import cross_entropy
+from mfkd.functional.precision import full, full_taps, no_autocast
+from mfkd.methods.base import Method
+from mfkd.types import Batch, Knowledge, Needs, Outputs
+
+
+class Objective(nn.Module):
+    """Weighted sum of cross-entropy and every method's terms, in float32 (float64 where the networks are).
+
+    Args:
+        methods: by name; weight and warm-up are those of each method's config.
+        ce: weight of the cross-entropy; 0 is allowed.
+        notes: what was left out, for the user to read.
+
+    Attributes:
+        needs: what all methods together want to be fed.
+    """
+
+    def __init__(self, methods: Mapping[str, Method], ce: float = 1.0, notes: tuple[str, ...] = ()) -> None:
+        super().__init__()
+        self.methods = nn.ModuleDict(methods)
+        self.ce = ce
+        self.notes = notes
+        self.needs = _merged([method.needs for method in methods.values()])
+        self.progress = 0.0
+
+    def describe(self) -> dict[str, dict[str, Any]]:
+        """Every weight and option as a recipe's `method` would hold it; empty for plain training."""
+        if not self.methods and self.ce == 1:
+            return {}
+        return {"ce": {"weight": self.ce}, **{name: m.config.model_dump(mode="json") for name, m in self.named()}}
+
+    def named(self) -> list[tuple[str, Method]]:
+        """The methods by name."""
+        return [(name, method) for name, method in self.methods.items() if isinstance(method, Method)]
+
+    def set_progress(self, progress: float) -> None:
+        """Tell every method how far the run is, 0 to 1."""
+        self.progress = progress
+        for _, method in self.named():
+            method.progress = progress
+
+    def weight(self, name: str) -> float:
+        """The factor of a method's terms now: its weight, reached linearly from 0 over its warm-up."""
+        config = dict(self.named())[name].config
+        return config.weight * min(1.0, self.progress / config.warmup) if config.warmup else config.weight
+
+    def forward(
+        self, student: Outputs, teacher: Knowledge | None, batch: Batch, label_smoothing: float = 0.0
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss, and the unweighted terms by name with `ce` first.
+
+        Args:
+            student: logits (B, K) and the taps of `needs.student`; gradients flow.
+            teacher: what `teacher.source` gives; None only if there is no method.
+            batch: labels, or mixed targets.
+            label_smoothing: of the cross-entropy alone.
+
+        Raises:
+            TrainingError: methods without knowledge.
+            ShapeError: a term that is not a scalar.
+            ConfigError: two methods with a term of one name.
+        """
+        with no_autocast(student.logits):
+            student = Outputs(full(student.logits), full_taps(student.taps))
+            terms = {"ce": cross_entropy(student.logits, batch.label, batch.target, label_smoothing)}
+            loss = self.ce * terms["ce"]
+            if teacher is None:
+                if self.methods:
+                    raise TrainingError(f"{', '.join(self.methods)} need the teacher's knowledge, got none.")
+                return loss, terms
+            logits = None if teacher.logits is None else full(teacher.logits)
+            teacher = Knowledge(logits, full_taps(teacher.taps))
+            for name, method in self.named():
+                for term, value in method(student, teacher, batch).items():
+                    if term in terms:
+                        raise ConfigError(f"{name} names a term {term!r}, and so does another part; rename one.")
+                    if value.ndim:
+                        raise ShapeError(f"term {term!r} of {name} must be a scalar, got {tuple(value.shape)}.")
+                    terms[term] = value
+                    # A weight of 0 still multiplies, so that every parameter gets a gradient under DDP.
+                    loss = loss + self.weight(name) * value
+        return loss, terms
+
+
+def _merged(needs: list[Needs]) -> Needs:
+    return Needs(
+        student=tuple(dict.fromkeys(tap for need in needs for tap in need.student)),
+        teacher=tuple(dict.fromkeys(tap for need in needs for tap in need.teacher)),
+        logits=any(need.logits for need in needs),
+        labels=any(need.labels for need in needs),
+        index=any(need.index for need in needs),
+    )

@@ -1,0 +1,87 @@
+"""Bring feature maps of any width and size to one width and size.
+
+Shapes:    B batch; C_i, H_i, W_i the level's own shape; C, h, w the common one.
+"""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mfkd.errors import ShapeError
+
+Size = tuple[int, int]
+
+
+def shrink(maps: Tensor, size: Size) -> Tensor:
+    """(B, C, H, W) to at most (h, w) by adaptive averaging; a side that is smaller already stays."""
+    height, width = maps.shape[-2:]
+    smaller = (min(height, size[0]), min(width, size[1]))
+    return maps if smaller == (height, width) else F.adaptive_avg_pool2d(maps, smaller)
+
+
+def enlarge(maps: Tensor, size: Size) -> Tensor:
+    """(B, C, H, W) to (h, w) by bilinear interpolation where a side is smaller."""
+    return maps if tuple(maps.shape[-2:]) == size else F.interpolate(maps, size=size, mode="bilinear")
+
+
+def check_channels(who: str, maps: Tensor, channels: int) -> None:
+    """Raise ShapeError unless `maps` is (B, channels, H, W)."""
+    if maps.ndim != 4 or maps.shape[1] != channels:
+        raise ShapeError(
+            f"{who} was built for a map (B, {channels}, H, W), got {tuple(maps.shape)}; "
+            "build it from the shapes of the taps that it is fed."
+        )
+
+
+def normalise(norm: nn.BatchNorm2d, maps: Tensor) -> Tensor:
+    """Apply BatchNorm; while training, a single value a channel is refused with advice."""
+    if norm.training and maps.numel() == maps.shape[1]:
+        raise ShapeError(
+            "BatchNorm cannot train on one image whose map is 1x1, it needs 2 values a channel; "
+            "use batches of 2 or more images."
+        )
+    return norm(maps)  # type: ignore[no-any-return]
+
+
+class Align(nn.Module):
+    """One level: pool to (h, w), 1x1 convolution without bias and BatchNorm, interpolate.
+
+    Pooling stands before the convolution and interpolation after it, so that the convolution always
+    works on the smaller of the two sizes.
+
+    Args:
+        channels: C_i of the level.
+        width: C of the aligned map.
+        size: (h, w) of the aligned map.
+    """
+
+    def __init__(self, channels: int, width: int, size: Size) -> None:
+        super().__init__()
+        self.size = size
+        self.conv = nn.Conv2d(channels, width, 1, bias=False)
+        self.norm = nn.BatchNorm2d(width)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(B, C_i, H_i, W_i) to (B, C, h, w)."""
+        check_channels("Align", maps, self.conv.in_channels)
+        return enlarge(normalise(self.norm, self.conv(shrink(maps, self.size))), self.size)
+
+
+class Standardise(nn.Module):
+    """One level without parameters: each channel to mean 0 and deviation 1, then to (h, w).
+
+    While training, the statistics of all batches are averaged; in eval they are used.
+
+    Args:
+        channels: C_i of the level, kept.
+        size: (h, w) of the aligned map.
+    """
+
+    def __init__(self, channels: int, size: Size) -> None:
+        super().__init__()
+        self.size = size
+        self.norm = nn.BatchNorm2d(channels, affine=False, momentum=None)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(B, C_i, H_i, W_i) to (B, C_i, h, w)."""
+        check_channels("Standardise", maps, self.norm.num_features)
+        return enlarge(shrink(normalise(self.norm, maps), self.size), self.size)

@@ -1,0 +1,47 @@
+"""`key=value` on the command line, laid over a raw recipe."""
+
+from typing import Any
+
+import yaml
+
+from mfkd.errors import ConfigError
+
+
+def apply_override(raw: dict[str, Any], override: str) -> None:
+    """Set one dotted key of `raw` in place; mappings below the first level are copied, not shared.
+
+    Args:
+        raw: the recipe so far.
+        override: such as `train.epochs=30`; the value is read as YAML.
+
+    Raises:
+        ConfigError: no `key=value`, bad YAML, or a key below something that is no mapping.
+    """
+    key, separator, text = override.partition("=")
+    parts = key.split(".")
+    if not separator or not all(parts):
+        raise ConfigError(f"override {override!r} is not of the form key=value, for example train.epochs=30.")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ConfigError(f"the value of override {override!r} is not valid YAML; quote it.") from None
+    node = raw
+    for depth, part in enumerate(parts[:-1], 1):
+        inner = node.get(part)
+        if not isinstance(inner, dict | None):
+            below = ".".join(parts[depth:])
+            advice = ""
+            if part == "method" and isinstance(inner, str):
+                advice = f"; name the methods with their options: method='{{{inner}: {{...}}}}'"
+            raise ConfigError(f"{override!r}: {'.'.join(parts[:depth])} is {inner!r}, it has no key {below!r}{advice}.")
+        node[part] = dict(inner or {})
+        node = node[part]
+    node[parts[-1]] = _number(value) if isinstance(value, str) else value
+
+
+def _number(text: str) -> str | float:
+    """YAML 1.1 reads 5e-4 as text; a person means a number."""
+    try:
+        return float(text) if text[:1] in "+-.0123456789" else text
+    except ValueError:
+        return text

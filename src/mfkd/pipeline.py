@@ -1,0 +1,200 @@
+"""What `mfkd run` does, step by step: teacher, student alone, student distilled, summary."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from mfkd.config import ModelConfig, RunConfig, load_config, to_yaml
+from mfkd.data import ImageData, MemorySplit, load_data
+from mfkd.distill import Distiller
+from mfkd.errors import ConfigError
+from mfkd.files import read_json, write_atomic, write_json, write_text
+from mfkd.methods import resolve
+from mfkd.models import build_model
+from mfkd.records import RunRecord
+from mfkd.summary import METRICS, spread, summarise
+from mfkd.teacher.frozen import FrozenTeacher
+from mfkd.teacher.load import is_ready, load_teacher
+from mfkd.teacher.tune import tune_head
+from mfkd.train.cost import cost
+from mfkd.train.loop import Job
+from mfkd.train.runtime import processes
+from mfkd.train.session import measure, train
+from mfkd.train.student import Card, load_student
+
+PLAIN = "none"
+Kind = Literal["alone", "distilled"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A resolved recipe with its data, ready to be worked through in its folder."""
+
+    config: RunConfig
+    data: ImageData
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return Path(self.config.out).expanduser()
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of one image."""
+        return (self.data.channels, *self.data.size)
+
+    def teacher_job(self) -> Job:
+        """The teacher's own training."""
+        config = self.config
+        return Job("teacher", self.folder / "teacher", config, config.teacher_training(), config.teacher.seed)
+
+    def student_job(self, kind: Kind, seed: int) -> Job:
+        """One student of one seed."""
+        return Job(kind, self.folder / kind / f"seed-{seed}", self.config, self.config.train, seed)
+
+
+def open_plan(config: RunConfig) -> Plan:
+    """Read the data, fill in the defaults that depend on them, and check the method's options."""
+    resolve(config.method)
+    data = load_data(config.data)
+    augment = config.augment
+    filled = augment.model_copy(
+        update={
+            # Large images have no padding: null stands for random resized crops there.
+            "crop_padding": data.crop_padding
+            if augment.crop_padding is None and isinstance(data.train, MemorySplit)
+            else augment.crop_padding,
+            "flip": data.flip if augment.flip is None else augment.flip,
+        }
+    )
+    return Plan(config.model_copy(update={"augment": filled}), data)
+
+
+def claim_folder(plan: Plan) -> None:
+    """Write the complete recipe into the run folder, or check that the one there is the same.
+
+    Raises:
+        ConfigError: the folder holds another run; names the first differing key.
+    """
+    path = plan.folder / "config.yaml"
+    if path.exists():
+        # Seeds may be added to a run, and where it lies or logs to may change.
+        fixed = {"out": True, "log": True, "seeds": True}
+        before = load_config(path).model_dump(mode="json", exclude=fixed)
+        difference = next(_differences(before, plan.config.model_dump(mode="json", exclude=fixed)), None)
+        if difference is not None:
+            key, old, new = difference
+            raise ConfigError(f"{plan.folder} holds another run: {key} is {old!r} there and {new!r} here; choose another folder with out=.")
+    if processes()[0] == 0:
+        write_text(path, to_yaml(plan.config))
+
+
+def obtain_teacher(plan: Plan) -> FrozenTeacher:
+    """Load the teacher that the recipe names, or train it in the run folder; frozen, on its device."""
+    config, data = plan.config, plan.data
+    job = plan.teacher_job()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if is_ready(config.teacher):
+        teacher = load_teacher(config.teacher, data).to(device)
+        if config.teacher.head == "tune":
+            tune_head(teacher, data, config.data, job.folder / "head.safetensors")
+        return teacher
+
+    def build() -> Distiller:
+        network = build_model(config.teacher.model, len(data.classes), data.channels, **config.teacher.options)
+        return Distiller(None, network, PLAIN, input_shape=plan.input_shape, label_smoothing=job.training.label_smoothing)
+
+    train(job, build, data, _card(plan, config.teacher))
+    return FrozenTeacher(load_student(job.folder)).to(device)
+
+
+def train_student(plan: Plan, kind: Kind, seed: int, teacher: FrozenTeacher | None) -> RunRecord:
+    """Train one student; `alone` uses the teacher for nothing but the agreement."""
+    config, data = plan.config, plan.data
+    job = plan.student_job(kind, seed)
+    distilled = kind == "distilled"
+
+    def build() -> Distiller:
+        student = build_model(
+            config.student.model, len(data.classes), data.channels, config.student.weights, **config.student.options
+        )
+        return Distiller(
+            teacher if distilled else None,
+            student,
+            config.method if distilled else PLAIN,
+            input_shape=plan.input_shape,
+            num_samples=data.num_rows,
+            labels=data.train_labels(),
+            label_smoothing=config.train.label_smoothing,
+            seed=seed,
+        )
+
+    reference = None
+    if teacher is not None and teacher.count_classes(plan.input_shape) == len(data.classes):
+        reference = teacher.logits
+    return train(job, build, data, _card(plan, config.student), reference)
+
+
+def run(plan: Plan, say: Callable[[str], None]) -> dict[str, Any]:
+    """The whole job; every finished step is kept, so that a second start goes on where the first ended.
+
+    Args:
+        plan: from `open_plan`.
+        say: gets one line a step.
+
+    Returns:
+        The summary that is also written to `summary.json`.
+    """
+    claim_folder(plan)
+    config, seeds = plan.config, plan.config.seeds
+    say(f"Teacher {config.teacher.model}: {'loading' if is_ready(config.teacher) else 'training'}")
+    teacher = obtain_teacher(plan)
+    records: dict[Kind, list[RunRecord]] = {"alone": [], "distilled": []}
+    for number, seed in enumerate(seeds, 1):
+        for kind, found in records.items():
+            say(f"Student {config.student.model} {kind}, seed {seed} ({number} of {len(seeds)})")
+            found.append(train_student(plan, kind, seed, teacher))
+    summary = summarise(config, teacher_figures(plan, teacher), records["alone"], records["distilled"])
+    if processes()[0] == 0:
+        first = plan.student_job("distilled", seeds[0]).folder / "student.safetensors"
+        write_atomic(plan.folder / "student.safetensors", lambda file: file.write(first.read_bytes()))
+        write_json(plan.folder / "summary.json", summary)
+    return summary
+
+
+def teacher_figures(plan: Plan, teacher: FrozenTeacher) -> dict[str, Any]:
+    """The teacher's metrics in the form of `summary.json`; a loaded one is measured here, once."""
+    job = plan.teacher_job()
+    path = job.folder / "metrics.json"
+    best: list[float] = []
+    if job.record.exists():
+        record = RunRecord.load(job.record)
+        metrics, best = record.metrics, [record.best["test_top1"]]
+    elif path.exists():
+        metrics = read_json(path)
+    else:
+        metrics = cost(teacher.network, teacher.input_shape(plan.input_shape))
+        if teacher.count_classes(plan.input_shape) == len(plan.data.classes):
+            metrics = {**measure(teacher, plan.data, job, logits=teacher.logits), **metrics}
+        if processes()[0] == 0:
+            write_json(path, metrics)
+    figures: dict[str, Any] = {name: spread([metrics[name]]) for name in METRICS if name in metrics}
+    if best:
+        figures["top1"]["best"] = best
+    return figures
+
+
+def _card(plan: Plan, model: ModelConfig) -> Card:
+    data = plan.data
+    return Card(model.model, data.classes, data.channels, data.size, data.mean, data.std, dict(model.options))
+
+
+def _differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in [*new, *(key for key in old if key not in new)]:
+            yield from _differences(old.get(key), new.get(key), f"{path}.{key}" if path else key)
+    elif old != new:
+        yield path, old, new

@@ -1,0 +1,76 @@
+"""`summary.json`: the three networks side by side, and the gain with its interval."""
+
+from typing import Any
+
+import numpy as np
+
+from mfkd.config import RunConfig, config_hash
+from mfkd.records import RunRecord
+
+METRICS = ("top1", "top5", "balanced", "ece", "agreement", "parameters", "flops", "latency_ms")
+
+
+def summarise(
+    config: RunConfig, teacher: dict[str, Any], alone: list[RunRecord], distilled: list[RunRecord]
+) -> dict[str, Any]:
+    """Means over seeds of the last epoch, and the paired gain.
+
+    Args:
+        config: the complete recipe.
+        teacher: its metrics, and its record's best epoch where it was trained here.
+        alone: one record a seed.
+        distilled: one record a seed, in the same order of seeds.
+
+    Returns:
+        teacher, student_alone, student_distilled (each metric as mean, std, n and the values of the
+        last epoch; Top-1 also of the best), gain in points of Top-1 (mean, ci95, n, per seed), and
+        what is needed to say how it came about.
+    """
+    gains = [b.metrics["top1"] - a.metrics["top1"] for a, b in zip(alone, distilled, strict=True)]
+    return {
+        "teacher": teacher,
+        "student_alone": _group(alone),
+        "student_distilled": _group(distilled),
+        "gain": {**spread(gains), "ci95": interval(gains)},
+        "models": {"teacher": config.teacher.model, "student": config.student.model},
+        "data": config.data.name,
+        "method": distilled[0].method,
+        "epochs": config.train.epochs,
+        "seeds": [record.seed for record in alone],
+        "config_hash": config_hash(config),
+        "notes": sorted({note for record in distilled for note in record.notes}),
+        "seconds": {
+            "alone": spread([record.seconds for record in alone]),
+            "distilled": spread([record.seconds + record.preparation_seconds for record in distilled]),
+        },
+        "environment": distilled[0].environment,
+    }
+
+
+def spread(values: list[float]) -> dict[str, Any]:
+    """Mean, sample standard deviation (None for one value), n and the values."""
+    return {
+        "mean": float(np.mean(values)),
+        "std": float(np.std(values, ddof=1)) if len(values) > 1 else None,
+        "n": len(values),
+        "last": [float(value) for value in values],
+    }
+
+
+def interval(values: list[float]) -> list[float] | None:
+    """95% t interval of the mean of paired differences; None for fewer than two."""
+    from scipy import stats
+
+    if len(values) < 2:
+        return None
+    mean, error = float(np.mean(values)), float(stats.sem(values))
+    if error == 0:
+        return [mean, mean]
+    low, high = stats.t.interval(0.95, len(values) - 1, loc=mean, scale=error)
+    return [float(low), float(high)]
+
+
+def _group(records: list[RunRecord]) -> dict[str, Any]:
+    group = {name: spread([record.metrics[name] for record in records]) for name in METRICS if name in records[0].metrics}
+    group["top1"]["best"] = [record.best["test_top1"] for record in records]
+    return group

@@ -1,0 +1,108 @@
+"""Chooses the taps of any network, by declaration where there is one, else by one dry run."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import NamedTuple
+
+from torch import nn
+
+from mfkd.errors import ShapeError, UnknownNameError
+from mfkd.taps.discover import Found, discover
+from mfkd.taps.probe import InputShape, probe
+from mfkd.taps.record import record
+from mfkd.types import TapSpec
+
+
+class TapRow(NamedTuple):
+    """One line of the table that `mfkd taps` prints; shape is (C, H, W) or (C,)."""
+
+    name: str
+    path: str
+    shape: tuple[int, ...]
+    side: str
+    reason: str
+
+
+def find_taps(model: nn.Module, input_shape: InputShape) -> dict[str, TapSpec]:
+    """All taps of a network by name, measured, with the aliases `front`, `middle` and `bottom`.
+
+    For n stages these are the first, stage floor(n / 2) + 1 and the last. A network tells its taps in
+    `tap_points`; else timm's `feature_info` is used; else the last map at each resolution is a stage.
+
+    Args:
+        model: any network that maps (B, C, H, W) to logits (B, K).
+        input_shape: (C, H, W) of its images.
+
+    Raises:
+        ShapeError: no feature map, logits of another shape, or a declared tap that measures otherwise.
+    """
+    return {found.spec.name: found.spec for found in _find(model, input_shape)}
+
+
+def describe(model: nn.Module, input_shape: InputShape) -> list[TapRow]:
+    """The taps of `find_taps` as rows, each with the reason for its choice."""
+    return [
+        TapRow(spec.name, spec.path, spec.shape or (), spec.side, reason) for spec, reason in _find(model, input_shape)
+    ]
+
+
+def resolve(
+    model: nn.Module, input_shape: InputShape, names: Iterable[str], known: Mapping[str, TapSpec]
+) -> dict[str, TapSpec]:
+    """Measured taps for names, each a known tap or the path of a module whose output is then read.
+
+    Args:
+        model: the network.
+        input_shape: (C, H, W) of its images.
+        names: tap names or module paths.
+        known: from `find_taps`.
+
+    Raises:
+        UnknownNameError: neither a tap nor a module.
+        ShapeError: a module that does not run, or gives neither a map nor a vector.
+    """
+    names = tuple(names)
+    modules = {path for path, _ in model.named_modules() if path}
+    for name in names:
+        if name not in known and name not in modules:
+            raise UnknownNameError("tap", name, [*known, *modules], f"taps: {', '.join(known)}; or give a module path.")
+    paths = [name for name in names if name not in known]
+    raw = _raw(model, input_shape, paths) if paths else {}
+    return {name: known[name] if name in known else raw[name] for name in names}
+
+
+def _raw(model: nn.Module, input_shape: InputShape, paths: Iterable[str]) -> dict[str, TapSpec]:
+    visits = {visit.path: visit for visit in record(model, input_shape)[0]}
+    specs = []
+    for path in paths:
+        spec = visits[path].spec(path) if path in visits else None
+        if spec is None:
+            got = f"gave shape {visits[path].gave}" if path in visits else "did not run in the forward pass"
+            raise ShapeError(
+                f"tap {path!r}: the module {got}, expected a map (B, C, H, W), tokens (B, N, C) or a vector (B, C); "
+                "name another module."
+            )
+        specs.append(spec)
+    return probe(model, input_shape, specs)
+
+
+def _find(model: nn.Module, input_shape: InputShape) -> list[Found]:
+    declared = getattr(model, "tap_points", None)
+    if declared:
+        found = [Found(spec, "declared by the network") for spec in declared]
+    else:
+        found = discover(model, *record(model, input_shape))
+    stages = [spec for spec, _ in found if spec.name.removeprefix("stage").isdigit()]
+    if not stages:
+        raise ShapeError(
+            f"{type(model).__name__} has no feature map larger than 1 x 1 for images {input_shape}; "
+            "name module paths as taps, or set its tap_points."
+        )
+    places = {"front": 0, "middle": len(stages) // 2, "bottom": len(stages) - 1}
+    aliases = [
+        Found(replace(stages[place], name=alias), f"{stages[place].name} of {len(stages)}")
+        for alias, place in places.items()
+    ]
+    found += aliases
+    measured = probe(model, input_shape, (spec for spec, _ in found))
+    return [Found(measured[spec.name], reason) for spec, reason in found]

@@ -1,0 +1,84 @@
+"""One dry run of a network on a zero image, and what it tells about the taps."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import chain
+
+import torch
+from torch import Tensor, nn
+
+from mfkd.errors import ShapeError
+from mfkd.taps.reader import read
+from mfkd.types import TapSpec
+
+InputShape = tuple[int, int, int]
+"""(C, H, W) of one image."""
+
+
+def probe(model: nn.Module, input_shape: InputShape, specs: Iterable[TapSpec]) -> dict[str, TapSpec]:
+    """Measure taps by one forward pass of one zero image.
+
+    The pass runs in eval mode without gradients; modes, statistics and random state stay as they were.
+
+    Args:
+        model: the network, on any device and in any floating type.
+        input_shape: (C, H, W) of its images.
+        specs: taps to measure.
+
+    Returns:
+        The specs by name with `shape` filled, and `stride` where it was not declared.
+
+    Raises:
+        ShapeError: a tap has other channels or another stride than declared, or cannot be read.
+    """
+    specs = tuple(specs)
+    with dry_run(model, input_shape) as image:
+        taps = read(model, image, specs).taps
+    return {spec.name: _measured(spec, tuple(taps[spec.name].shape[1:]), input_shape) for spec in specs}
+
+
+@contextmanager
+def dry_run(model: nn.Module, input_shape: InputShape) -> Iterator[Tensor]:
+    """A block in eval mode without gradients, with a zero image (1, C, H, W); everything is restored after it."""
+    modes = [(module, module.training) for module in model.modules()]
+    like = next((t for t in chain(model.parameters(), model.buffers()) if t.is_floating_point()), torch.empty(0))
+    try:
+        # The flags themselves, since a network may override train().
+        for module, _ in modes:
+            module.training = False
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            yield torch.zeros(1, *input_shape, device=like.device, dtype=like.dtype)
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def count_classes(model: nn.Module, input_shape: InputShape) -> int:
+    """Classes K of a network's logits (B, K), told by a dry run.
+
+    Raises:
+        ShapeError: the network returned something else than logits.
+    """
+    with dry_run(model, input_shape) as image:
+        return int(read(model, image).logits.shape[1])
+
+
+def _measured(spec: TapSpec, shape: tuple[int, ...], input_shape: InputShape) -> TapSpec:
+    where = f"tap {spec.name!r} at {spec.path!r}"
+    if shape[0] != spec.channels:
+        raise ShapeError(
+            f"{where} gave {shape[0]} channels, expected {spec.channels} as declared; correct its TapSpec."
+        )
+    if len(shape) == 1:
+        return replace(spec, shape=shape)
+    if spec.stride is None:
+        return replace(spec, shape=shape, stride=max(1, round(input_shape[1] / shape[1])))
+    for cells, pixels in zip(shape[1:], input_shape[1:], strict=True):
+        # Convolutions round up and pools down, so one cell is left open.
+        if cells not in (pixels // spec.stride, -(-pixels // spec.stride)):
+            raise ShapeError(
+                f"{where} gave a map of {shape[1]} x {shape[2]} for an image of {input_shape[1]} x {input_shape[2]}, "
+                f"expected stride {spec.stride} as declared; correct its TapSpec."
+            )
+    return replace(spec, shape=shape)

@@ -1,0 +1,146 @@
+"""The teacher: in eval for ever, without gradients, fed with images as it knows them."""
+
+from collections.abc import Callable, Iterable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mfkd.errors import CheckpointError, ConfigError
+from mfkd.taps import reader
+from mfkd.taps.probe import count_classes
+from mfkd.types import Outputs, TapSpec
+
+
+class FrozenTeacher(nn.Module):
+    """A network that only answers.
+
+    The network itself is frozen, not a copy: its parameters stop asking for gradients.
+
+    Args:
+        network: any module that maps (B, C, H, W) to logits (B, K).
+        classes: K, for a network that does not declare its classifier.
+        data_mean: per-channel statistics with which the images were normalised.
+        data_std: the same.
+        mean: statistics the teacher was trained with; None for the data's.
+        std: the same.
+        image_size: height and width that the teacher expects; None for the data's.
+
+    Raises:
+        CheckpointError: a weight that is not finite, named.
+        ConfigError: statistics without their counterpart, or of another number of channels.
+    """
+
+    scale: Tensor | None
+    shift: Tensor | None
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        classes: int | None = None,
+        data_mean: Sequence[float] | None = None,
+        data_std: Sequence[float] | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        image_size: int | None = None,
+    ) -> None:
+        super().__init__()
+        _check_finite(network)
+        self.network = network
+        self._classes = classes
+        self.image_size = image_size
+        scale, shift = _renormalisation(data_mean, data_std, mean, std)
+        self.register_buffer("scale", scale, persistent=False)
+        self.register_buffer("shift", shift, persistent=False)
+        self.requires_grad_(False).train()
+
+    def train(self, mode: bool = True) -> "FrozenTeacher":  # noqa: ARG002
+        """Stays in eval, whatever `mode` says."""
+        return super().train(False)
+
+    @property
+    def classifier(self) -> Callable[[Tensor], Tensor] | None:
+        """From penultimate features (B, C) to logits (B, K), with gradients to the features.
+
+        It is the module at whose input the network declares its tap `penultimate`; None without one.
+        """
+        for spec in getattr(self.network, "tap_points", ()):
+            if spec.name == "penultimate" and spec.side == "input":
+                return self.network.get_submodule(spec.path)
+        return None
+
+    @property
+    def classes(self) -> int | None:
+        """K of the network's head, None if not known."""
+        return getattr(self.classifier, "out_features", self._classes)
+
+    def input_shape(self, image: tuple[int, int, int]) -> tuple[int, int, int]:
+        """(C, H, W) that the network gets for an image (C, H, W) of the data."""
+        size = self.image_size
+        return image if size is None else (image[0], size, size)
+
+    def logits(self, image: Tensor) -> Tensor:
+        """Logits (B, K) alone."""
+        return self(image).logits  # type: ignore[no-any-return]
+
+    @torch.no_grad()
+    def forward(self, image: Tensor, specs: Iterable[TapSpec] = ()) -> Outputs:
+        """Logits and taps, detached.
+
+        Args:
+            image: (B, C, H, W) normalised as the student sees it.
+            specs: taps to read.
+        """
+        if self.network.training:  # somebody else holds the network too
+            self.network.eval()
+        return reader.read(self.network, self._adapt(image), specs)
+
+    def logits(self, image: Tensor) -> Tensor:
+        """(B, K) for images (B, C, H, W) normalised as the student sees them."""
+        return self(image).logits  # type: ignore[no-any-return]
+
+    def input_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
+        """(C, H, W) that the network itself gets where the student gets `shape`."""
+        return shape if self.image_size is None else (shape[0], self.image_size, self.image_size)
+
+    def count_classes(self, shape: tuple[int, int, int]) -> int:
+        """Classes of the head, told by a dry run on the student's `shape`."""
+        return count_classes(self.network, self.input_shape(shape))
+
+    def _adapt(self, image: Tensor) -> Tensor:
+        if self.scale is not None and self.shift is not None:
+            image = image * self.scale + self.shift
+        size = self.image_size
+        if size is not None and tuple(image.shape[-2:]) != (size, size):
+            image = F.interpolate(image, size=(size, size), mode="bilinear", antialias=True)
+        return image
+
+
+def _check_finite(network: nn.Module) -> None:
+    for name, tensor in network.state_dict().items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise CheckpointError(f"the teacher's {name} holds NaN or infinite values; use an intact weights file.")
+
+
+def _renormalisation(
+    data_mean: Sequence[float] | None,
+    data_std: Sequence[float] | None,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+) -> tuple[Tensor | None, Tensor | None]:
+    """Factor and offset, each (C, 1, 1), from the data's normalisation to the teacher's; None if they agree."""
+    if mean is None and std is None:
+        return None, None
+    if data_mean is None or data_std is None:
+        raise ConfigError("teacher mean and std need the data's own; give data_mean and data_std as well.")
+    rows = [data_mean, data_std, data_mean if mean is None else mean, data_std if std is None else std]
+    if len({len(row) for row in rows}) != 1:
+        raise ConfigError(
+            f"teacher statistics have {len(rows[2])} and {len(rows[3])} channels, the data {len(data_mean)}; "
+            "give one value a channel."
+        )
+    source_mean, source_std, own_mean, own_std = (torch.tensor(row, dtype=torch.float32)[:, None, None] for row in rows)
+    if torch.equal(source_mean, own_mean) and torch.equal(source_std, own_std):
+        return None, None
+    return source_std / own_std, (source_mean - own_mean) / own_std

@@ -1,0 +1,37 @@
+"""Where a method's knowledge comes from: the network itself, batch by batch."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from mfkd.methods.objective import Objective
+from mfkd.teacher.frozen import FrozenTeacher
+from mfkd.types import Batch, Knowledge, Taps, TapSpec
+
+
+class LiveSource:
+    """The frozen teacher, asked anew for each batch.
+
+    Args:
+        teacher: the network.
+        specs: its taps by name and alias.
+        objective: whose needs decide what is read.
+    """
+
+    def __init__(self, teacher: FrozenTeacher, specs: Mapping[str, TapSpec], objective: Objective) -> None:
+        self.teacher = teacher
+        self.objective = objective
+        # Named by the key, since one module may be read under several names.
+        self.specs = [replace(specs[name], name=name) for name in objective.needs.teacher]
+
+    def raw(self, batch: Batch) -> Knowledge:
+        """Logits and raw taps as the network gave them; what a preparation is fed."""
+        outputs = self.teacher(batch.image, self.specs)
+        return Knowledge(outputs.logits, outputs.taps)
+
+    def knowledge(self, batch: Batch) -> Knowledge:
+        """What the methods are fed: their transforms of the taps, and the logits if one needs them."""
+        raw = self.raw(batch)
+        taps: Taps = {}
+        for _, method in self.objective.named():
+            taps |= method.knowledge({name: raw.taps[name] for name in method.needs.teacher})
+        return Knowledge(raw.logits if self.objective.needs.logits else None, taps)

@@ -1,0 +1,77 @@
+"""Measuring a classifier: accuracy, calibration, agreement with its teacher."""
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+
+from mfkd.errors import DataError
+from mfkd.types import UNLABELLED, Batch
+
+ECE_BINS = 15  # Guo et al., ICML 2017, https://arxiv.org/abs/1706.04599
+
+
+@torch.no_grad()
+def evaluate(
+    network: nn.Module,
+    batches: Iterable[Batch],
+    num_classes: int,
+    reference: Callable[[Tensor], Tensor] | None = None,
+    logits: Callable[[Tensor], Tensor] | None = None,
+) -> dict[str, float]:
+    """Metrics over all batches of all processes, each image counted once.
+
+    Args:
+        network: classifier; evaluated in eval mode, its mode restored.
+        batches: this process's share of a split.
+        num_classes: K.
+        reference: logits of a second classifier for the same images, such as the teacher's.
+        logits: how to ask `network`, where not by calling it.
+
+    Returns:
+        top1, top5, balanced (mean of per-class recalls), ece (15 bins), agreement (share of images
+        on which both predict the same class; only with `reference`), all in per cent; loss (mean
+        cross-entropy, nats) and n (images).
+
+    Raises:
+        DataError: an image without a label, or no image at all.
+    """
+    from torchmetrics import MeanMetric, MetricCollection, SumMetric
+    from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
+
+    device = next(network.parameters()).device
+    common = {"num_classes": num_classes, "validate_args": False}
+    metrics = MetricCollection(
+        {
+            "top1": MulticlassAccuracy(average="micro", **common),
+            "top5": MulticlassAccuracy(average="micro", top_k=min(5, num_classes), **common),
+            "balanced": MulticlassAccuracy(average="macro", **common),
+            "ece": MulticlassCalibrationError(n_bins=ECE_BINS, norm="l1", **common),
+        },
+        compute_groups=False,
+    ).to(device)
+    loss, agreement = MeanMetric().to(device), MeanMetric().to(device)
+    images = SumMetric().to(device)
+    training = network.training
+    network.eval()
+    try:
+        for batch in batches:
+            if (batch.label == UNLABELLED).any():
+                raise DataError("evaluation needs a label for every image; keep unlabelled images in data.unlabelled.")
+            found = (logits or network)(batch.image).float()
+            metrics.update(found.softmax(1), batch.label)
+            loss.update(nn.functional.cross_entropy(found, batch.label, reduction="none"))
+            images.update(len(batch))
+            if reference is not None:
+                agreement.update((reference(batch.image).argmax(1) == found.argmax(1)).float())
+    finally:
+        network.train(training)
+    count = int(images.compute())
+    if not count:
+        raise DataError("evaluation got no image; is the split empty?")
+    result = {name: 100 * float(value) for name, value in metrics.compute().items()}
+    result["loss"] = float(loss.compute())
+    result["n"] = count
+    if reference is not None:
+        result["agreement"] = 100 * float(agreement.compute())
+    return result

@@ -1,0 +1,98 @@
+"""Checks of raw options against a frozen model; the first fault becomes one readable line."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar, get_args
+
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
+
+from mfkd.errors import ConfigError, UnknownNameError
+
+M = TypeVar("M", bound=BaseModel)
+
+_EXPECTED = {
+    "int_parsing": "a whole number",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_parsing": "a number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "bool_parsing": "true or false",
+    "bool_type": "true or false",
+    "string_type": "text",
+    "tuple_type": "a list",
+    "dict_type": "a mapping of keys",
+    "model_type": "a mapping of keys",
+    "none_required": "null",
+    "invalid_key": "text as the key",
+    "literal_error": "{expected}",
+    "greater_than": "more than {gt:g}",
+    "greater_than_equal": "{ge:g} or more",
+    "less_than": "less than {lt:g}",
+    "less_than_equal": "{le:g} or less",
+    "too_short": "{min_length} or more entries",
+}
+
+
+class Frozen(BaseModel):
+    """A config that cannot change and takes no key it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_switch_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """Python counts True as 1; `epochs: yes` is a slip."""
+        annotation = cls.model_fields[info.field_name or ""].annotation
+        if isinstance(value, bool) and bool not in (annotation, *get_args(annotation)):
+            raise PydanticCustomError("switch", "expected something else than true or false")
+        return value
+
+
+def validated(model: type[M], raw: Mapping[str, Any], prefix: str = "") -> M:
+    """`raw` as a `model`.
+
+    Raises:
+        ConfigError: the first fault, named by `prefix` and its dotted path.
+    """
+    try:
+        return model.model_validate(raw)
+    except ValidationError as error:
+        raise config_error(model, error, prefix) from None
+
+
+def config_error(model: type[BaseModel], error: ValidationError, prefix: str = "") -> ConfigError:
+    """The first fault of a pydantic error as one line that names key, value and expectation."""
+    first = error.errors()[0]
+    path = [str(part) for part in first["loc"]]
+    dotted = prefix + ".".join(path)
+    if first["type"] == "extra_forbidden":
+        parent = _model_at(model, path[:-1])
+        known = parent.model_fields if parent else ()
+        return UnknownNameError("key", dotted, [prefix + ".".join([*path[:-1], name]) for name in known])
+    if first["type"] == "value_error":
+        where = f"{dotted.rstrip('.')}: " if dotted else ""
+        return ConfigError(f"{where}{first['msg'].removeprefix('Value error, ')}.")
+    expected = _EXPECTED.get(first["type"], "").format(**first.get("ctx", {}))
+    message = f"expected {expected}" if expected else f"{first['msg'][:1].lower()}{first['msg'][1:]}"
+    return ConfigError(f"{dotted}: got {first['input']!r}, {message}{_about(model, path)}.")
+
+
+def _about(model: type[BaseModel], path: Sequence[str]) -> str:
+    """What the key means, in brackets; nothing where that is not written down."""
+    for length in range(len(path), 0, -1):
+        parent = _model_at(model, path[: length - 1])
+        field = parent.model_fields.get(path[length - 1]) if parent else None
+        if field:
+            return f" ({field.description})" if field.description else ""
+    return ""
+
+
+def _model_at(model: type[BaseModel], path: Sequence[str]) -> type[BaseModel] | None:
+    for part in path:
+        field: FieldInfo | None = model.model_fields.get(part)
+        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
+            return None
+        model = field.annotation
+    return model

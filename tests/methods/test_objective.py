@@ -1,0 +1,105 @@
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from mfkd.errors import ConfigError, ShapeError, TrainingError
+from mfkd.methods import build, resolve
+from mfkd.methods.base import Method, MethodConfig
+from mfkd.methods.objective import Objective
+from mfkd.types import Knowledge, Needs
+
+
+class Constant(Method):
+    """Gives fixed terms."""
+
+    def __init__(self, terms, weight=1.0, warmup=0.0, needs=None):
+        super().__init__()
+        self.terms = {name: torch.tensor(value) for name, value in terms.items()}
+        self.config = MethodConfig(weight=weight, warmup=warmup)
+        self.needs = needs or Needs()
+
+    def forward(self, student, teacher, batch):
+        return self.terms
+
+
+def test_loss_is_the_weighted_sum_and_terms_are_unweighted(make_inputs):
+    student, _, batch = make_inputs()
+    objective = Objective({"a": Constant({"x": 2.0, "y": 3.0}, weight=10), "b": Constant({"z": 5.0}, weight=0)}, ce=0.5)
+    loss, terms = objective(student, Knowledge(), batch)
+    ce = F.cross_entropy(student.logits, batch.label)
+    assert list(terms) == ["ce", "x", "y", "z"]
+    assert torch.allclose(terms["ce"], ce)
+    assert torch.allclose(loss, 0.5 * ce + 50)
+
+
+def test_warm_up_rises_linearly_and_methods_know_the_progress(make_inputs):
+    student, _, batch = make_inputs()
+    method = Constant({"x": 1.0}, weight=8, warmup=0.4)
+    objective = Objective({"a": method}, ce=0.0)
+    losses = []
+    for progress in (0.0, 0.1, 0.4, 1.0):
+        objective.set_progress(progress)
+        assert method.progress == progress
+        losses.append(objective(student, Knowledge(), batch)[0].item())
+    assert losses == pytest.approx([0, 2, 8, 8])
+
+
+def test_labels_targets_and_smoothing_reach_the_cross_entropy(make_inputs):
+    student, _, batch = make_inputs()
+    objective = Objective({})
+    some = replace(batch, label=torch.tensor([1, -1, -1, -1]))
+    loss, terms = objective(student, None, some, 0.1)
+    expected = F.cross_entropy(student.logits[:1], some.label[:1], label_smoothing=0.1) / 4
+    assert torch.allclose(loss, expected)
+    assert list(terms) == ["ce"]
+    target = torch.full((4, 5), 0.2)
+    mixed = objective(student, None, replace(batch, target=target))[0]
+    assert torch.allclose(mixed, F.cross_entropy(student.logits, target))
+
+
+def test_needs_are_merged_in_order():
+    first = Constant({}, needs=Needs(student=("a", "b"), teacher=("t",), index=True))
+    second = Constant({}, needs=Needs(student=("b", "c"), logits=True, labels=True))
+    assert Objective({"x": first, "y": second}).needs == Needs(("a", "b", "c"), ("t",), True, True, True)
+    assert Objective({}).needs == Needs()
+
+
+def test_description_is_what_a_recipe_would_hold(make_context):
+    chosen = {"ce": {"weight": 0.1}, "kd": {"weight": 0.9}}
+    objective = build(resolve(chosen), make_context())
+    described = objective.describe()
+    assert described == {"ce": {"weight": 0.1}, "kd": {"weight": 0.9, "warmup": 0.0, "temperature": 4.0}}
+    assert build(resolve(described), make_context()).describe() == described
+    assert Objective({}).describe() == {}
+
+
+@pytest.mark.parametrize(("given", "wanted"), [("bfloat16", "float32"), ("float32", "float32"), ("float64", "float64")])
+def test_methods_are_fed_full_precision(make_inputs, given, wanted):
+    seen = []
+
+    class Spy(Constant):
+        def forward(self, student, teacher, batch):
+            tensors = [student.logits, *student.taps.values(), teacher.logits, *teacher.taps.values()]
+            seen.extend({str(t.dtype).removeprefix("torch.") for t in tensors})
+            seen.append(torch.is_autocast_enabled("cpu"))
+            return self.terms
+
+    student, teacher, batch = make_inputs(dtype=getattr(torch, given))
+    with torch.autocast("cpu", torch.bfloat16):
+        loss, terms = Objective({"spy": Spy({})})(student, teacher, batch)
+    assert seen == [wanted, False]
+    assert str(loss.dtype) == str(terms["ce"].dtype) == f"torch.{wanted}"
+
+
+def test_refusals(make_inputs):
+    student, _, batch = make_inputs()
+    with pytest.raises(TrainingError, match="a, b need the teacher's knowledge, got none"):
+        Objective({"a": Constant({}), "b": Constant({})})(student, None, batch)
+    with pytest.raises(ConfigError, match="b names a term 'x', and so does another part; rename one"):
+        Objective({"a": Constant({"x": 1.0}), "b": Constant({"x": 1.0})})(student, Knowledge(), batch)
+    with pytest.raises(ShapeError, match=r"term 'x' of a must be a scalar, got \(2,\)"):
+        Objective({"a": Constant({"x": [1.0, 2.0]})})(student, Knowledge(), batch)
+    with pytest.raises(TypeError, match=r"Method must define forward\(student, teacher, batch\)"):
+        Method()(student, Knowledge(), batch)

@@ -1,0 +1,71 @@
+"""Networks of timm and torchvision by name; nothing is fetched here."""
+
+import pytest
+import torch
+
+from mfkd.errors import CheckpointError, ConfigError, UnknownNameError
+from mfkd.models import build_model
+from mfkd.models.weights import classifier_path
+
+
+def test_timm_takes_channels_classes_and_options() -> None:
+    model = build_model("timm/resnet18", num_classes=5, in_channels=1, stem_width=16).eval()
+    assert model(torch.zeros(1, 1, 32, 32)).shape == (1, 5)
+    assert classifier_path(model) == "fc"
+    assert model.drop_rate == 0.0
+    assert build_model("timm/resnet18", num_classes=5, drop_rate=0.25).drop_rate == 0.25
+
+
+def test_no_number_of_classes_keeps_the_librarys_head() -> None:
+    assert build_model("timm/vit_tiny_patch16_224", num_classes=None).head.out_features == 1000
+    assert build_model("torchvision/shufflenet_v2_x0_5", num_classes=None).fc.out_features == 1000
+
+
+def test_torchvision_takes_classes_and_options() -> None:
+    model = build_model("torchvision/resnet18", num_classes=5, zero_init_residual=True).eval()
+    assert model(torch.zeros(1, 3, 32, 32)).shape == (1, 5)
+    assert not model.layer1[0].bn2.weight.any()
+
+
+def test_a_pretrained_head_of_other_classes_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torchvision.models import ResNet18_Weights
+
+    stored = build_model("torchvision/resnet18", num_classes=None).state_dict()
+    monkeypatch.setattr(type(ResNet18_Weights.DEFAULT), "get_state_dict", lambda self, **_: stored)
+    model = build_model("torchvision/resnet18", num_classes=5, pretrained=True)
+    assert model.fc.weight.shape == (5, 512)
+    assert torch.equal(model.conv1.weight, stored["conv1.weight"])
+    kept = build_model("torchvision/resnet18", num_classes=1000, pretrained=True)
+    assert torch.equal(kept.fc.weight, stored["fc.weight"])
+
+
+def test_unreachable_weights_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    import timm
+
+    def offline(*_: object, **__: object) -> None:
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr(timm, "create_model", offline)
+    with pytest.raises(
+        CheckpointError,
+        match=r"^pretrained weights of timm/resnet18 cannot be fetched \(ConnectionError\); connect to the network",
+    ):
+        build_model("timm/resnet18", pretrained=True)
+
+
+@pytest.mark.parametrize("library", ["timm", "torchvision"])
+def test_unknown_names_and_options_are_refused(library: str) -> None:
+    with pytest.raises(UnknownNameError, match=rf"^unknown model '{library}/resnet19'; did you mean .*{library}/resnet18"):
+        build_model(f"{library}/resnet19")
+    with pytest.raises(ConfigError, match=rf"^{library}/resnet18 has no option 'foo'; accepted: .*pretrained.*zero_init"):
+        build_model(f"{library}/resnet18", foo=1)
+
+
+def test_torchvision_takes_three_channels_alone() -> None:
+    with pytest.raises(ConfigError, match=r"^torchvision/resnet18 takes images of 3 channels, got in_channels=1; use"):
+        build_model("torchvision/resnet18", in_channels=1)
+
+
+def test_a_head_needs_two_classes() -> None:
+    with pytest.raises(ConfigError, match="got num_classes=0"):
+        build_model("timm/resnet18", num_classes=0)

@@ -1,0 +1,68 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from mfkd.errors import ShapeError
+from mfkd.nn.align import Align, Standardise, enlarge, shrink
+
+
+def test_shrink_averages_and_leaves_smaller_sides():
+    maps = torch.arange(16.0).reshape(1, 1, 4, 4)
+    assert shrink(maps, (2, 2)).flatten().tolist() == [2.5, 4.5, 10.5, 12.5]
+    assert shrink(maps, (8, 2)).shape == (1, 1, 4, 2)
+    assert shrink(maps, (4, 9)) is maps
+
+
+def test_enlarge_interpolates():
+    maps = torch.tensor([[[[0.0, 4.0]]]])
+    assert enlarge(maps, (1, 4)).flatten().tolist() == [0, 1, 3, 4]
+    assert enlarge(maps, (1, 2)) is maps
+
+
+def test_align_pools_before_and_interpolates_after_the_convolution():
+    torch.manual_seed(0)
+    align = Align(3, 5, (4, 4)).eval()
+    seen = []
+    align.conv.register_forward_hook(lambda _, args, __: seen.append(tuple(args[0].shape[-2:])))
+    assert align(torch.randn(2, 3, 16, 16)).shape == (2, 5, 4, 4)
+    assert align(torch.randn(2, 3, 2, 2)).shape == (2, 5, 4, 4)
+    assert align(torch.randn(2, 3, 2, 8)).shape == (2, 5, 4, 4)
+    assert seen == [(4, 4), (2, 2), (2, 4)]
+    assert align.conv.bias is None
+
+
+def test_align_by_its_definition():
+    torch.manual_seed(1)
+    align, maps = Align(3, 2, (2, 2)), torch.randn(4, 3, 4, 4)
+    pooled = maps.reshape(4, 3, 2, 2, 2, 2).mean((3, 5))
+    mixed = torch.einsum("oc,bchw->bohw", align.conv.weight[:, :, 0, 0], pooled)
+    mean, var = mixed.mean((0, 2, 3), keepdim=True), mixed.var((0, 2, 3), keepdim=True, unbiased=False)
+    assert torch.allclose(align(maps), (mixed - mean) / (var + 1e-5).sqrt(), atol=1e-5)
+
+
+def test_standardise_averages_the_statistics_of_all_batches_alike():
+    level = Standardise(1, (1, 1))
+    for values in ([0.0, 2.0], [10.0, 14.0], [2.0, 2.0]):
+        level(torch.tensor(values).reshape(2, 1, 1, 1))
+    level.eval()
+    mean, var = (1 + 12 + 2) / 3, (2 + 8 + 0) / 3
+    result = level(torch.full((1, 1, 2, 2), 9.0))
+    assert result.item() == pytest.approx((9 - mean) / (var + 1e-5) ** 0.5, rel=1e-5)
+    assert not list(level.parameters())
+
+
+def test_standardise_keeps_a_smaller_map_by_interpolation():
+    maps = torch.tensor([[[[0.0, 4.0]]]])
+    level = Standardise(1, (1, 4)).eval()
+    expected = F.interpolate(maps / (1 + 1e-5) ** 0.5, size=(1, 4), mode="bilinear")
+    assert torch.allclose(level(maps), expected)
+
+
+@pytest.mark.parametrize("level", [Align(3, 2, (1, 1)), Standardise(3, (1, 1))])
+def test_refusals(level):
+    name = type(level).__name__
+    with pytest.raises(ShapeError, match=rf"{name} was built for a map \(B, 3, H, W\), got \(2, 4, 1, 1\); build it"):
+        level(torch.zeros(2, 4, 1, 1))
+    with pytest.raises(ShapeError, match=r"cannot train on one image whose map is 1x1.*use batches of 2 or more"):
+        level(torch.zeros(1, 3, 1, 1))
+    assert level.eval()(torch.zeros(1, 3, 1, 1)).shape[0] == 1

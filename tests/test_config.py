@@ -1,0 +1,304 @@
+import pytest
+import yaml
+
+from mfkd import config as module
+from mfkd.config import RunConfig, TrainConfig, config_hash, load_config, read_yaml, recipe_names, recipe_path, to_yaml
+from mfkd.errors import ConfigError, UnknownNameError
+
+
+def refusal(*overrides, base=None):
+    with pytest.raises(ConfigError) as caught:
+        load_config(None, overrides, base)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+# Values just outside the range of every bounded field, and just inside.
+RANGES = [
+    ("data.fraction", ["0", "1.01", ".nan"], ["0.01", "1"]),
+    ("data.val_fraction", ["-0.1", "1"], ["0", "0.99"]),
+    ("data.split_seed", ["-1", "0.5"], ["0"]),
+    ("data.resize", ["0"], ["1", "null"]),
+    ("data.image_size", ["0", "null"], ["1"]),
+    ("data.workers", ["-1"], ["0"]),
+    ("augment.crop_padding", ["-1"], ["0", "null"]),
+    ("augment.mixup", ["-0.1", ".inf", ".nan"], ["0", "2"]),
+    ("augment.cutmix", ["-0.1", ".inf", ".nan"], ["0", "2"]),
+    ("augment.view_seed", ["-1"], ["0"]),
+    ("train.epochs", ["0", "1.5", "true", "ten"], ["1"]),
+    ("train.batch_size", ["0"], ["1"]),
+    ("train.lr", ["0", ".inf", ".nan", "true"], ["1e-9"]),
+    ("train.momentum", ["-0.1", "1.1", ".nan"], ["0", "1"]),
+    ("train.weight_decay", ["-1e-9", ".inf"], ["0"]),
+    ("train.milestones", ["[0]", "3", "[a]"], ["[1, 2]", "[]"]),
+    ("train.gamma", ["0", "1.1"], ["1"]),
+    ("train.warmup_epochs", ["-1", ".inf"], ["0.5"]),
+    ("train.clip", ["0", ".nan"], ["1", "null"]),
+    ("train.ema", ["0", "1"], ["0.999", "null"]),
+    ("train.label_smoothing", ["-0.1", "1"], ["0", "0.9"]),
+    ("train.accumulate", ["0"], ["2"]),
+    ("train.evaluate_every", ["0"], ["1"]),
+    ("train.optimizer", ["adam"], ["adamw"]),
+    ("train.schedule", ["step"], ["cosine"]),
+    ("train.precision", ["fp8"], ["bf16"]),
+    ("teacher.head", ["none"], ["tune"]),
+    ("teacher.classes", ["0"], ["1", "null"]),
+    ("teacher.std", ["[0]", "1"], ["[0.1]", "null"]),
+    ("teacher.image_size", ["0"], ["1", "null"]),
+    ("teacher.seed", ["-1"], ["0"]),
+    ("cache.views", ["1"], ["null"]),
+    ("log.trackers", ["[x]", "wandb"], ["[]", "[wandb]"]),
+    ("seeds", ["[]", "[-1]", "0", "[0, 0]"], ["[3]"]),
+]
+
+
+@pytest.mark.parametrize(("key", "bad"), [(key, bad) for key, values, _ in RANGES for bad in values])
+def test_value_out_of_range_is_refused_by_its_dotted_name(key, bad):
+    assert refusal(f"{key}={bad}").startswith(key)
+
+
+@pytest.mark.parametrize(("key", "good"), [(key, good) for key, _, values in RANGES for good in values])
+def test_value_in_range_is_taken(key, good):
+    node = load_config(None, [f"{key}={good}"]).model_dump(mode="json")
+    for part in key.split("."):
+        node = node[part]
+    assert node == (yaml.safe_load(good) if good != "1e-9" else 1e-9)
+
+
+def test_every_bounded_field_stands_in_the_table_of_ranges():
+    def bounded(model, prefix):
+        for name, field in model.model_fields.items():
+            if hasattr(field.annotation, "model_fields"):
+                yield from bounded(field.annotation, f"{prefix}{name}.")
+            elif any(kind in str(field) for kind in ("Ge(", "Gt(", "Le(", "Lt(", "MinLen(", "Literal[")):
+                yield prefix + name
+
+    assert set(bounded(RunConfig, "")) == {key for key, _, _ in RANGES} - {"cache.views"}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "text"),
+    [
+        (["train.epochs=abc"], "train.epochs: got 'abc', expected a whole number."),
+        (["train.epochs=0"], "train.epochs: got 0, expected 1 or more."),
+        (["train.epochs=yes"], "train.epochs: got True, expected something else than true or false."),
+        (["train.lr=0"], "train.lr: got 0, expected more than 0 (peak learning rate)."),
+        (["train.lr=fast"], "train.lr: got 'fast', expected a number (peak learning rate)."),
+        (["train.lr=.inf"], "train.lr: got inf, expected a finite number (peak learning rate)."),
+        (["train.gamma=2"], "train.gamma: got 2, expected 1 or less."),
+        (["train.label_smoothing=1"], "train.label_smoothing: got 1, expected less than 1."),
+        (["train.nesterov=maybe"], "train.nesterov: got 'maybe', expected true or false."),
+        (["train.nesterov=[]"], "train.nesterov: got [], expected true or false."),
+        (["train.optimizer=adam"], "train.optimizer: got 'adam', expected 'sgd' or 'adamw'."),
+        (["train.epochs=1.5"], "train.epochs: got 1.5, expected a whole number."),
+        (["train.epochs=[]"], "train.epochs: got [], expected a whole number."),
+        (["train.lr=[]"], "train.lr: got [], expected a number (peak learning rate)."),
+        (["train=3"], "train: got 3, expected a mapping of keys."),
+        (["out=3"], "out: got 3, expected text (run folder)."),
+        (["out=true"], "out: got True, expected something else than true or false (run folder)."),
+        (["cache.views=2"], "cache.views: got 2, expected null (null: live teacher)."),
+        (["seeds=[]"], "seeds: got [], expected 1 or more entries."),
+        (["log.trackers=3"], "log.trackers: got 3, expected a list."),
+        (["data={1: 2}"], "data.1: got 1, expected text as the key."),
+        (
+            ["student.options=3"],
+            "student.options: got 3, expected a mapping of keys (keyword options of the network's constructor).",
+        ),
+        (
+            ["train.milestones=[0]"],
+            "train.milestones.0: got 0, expected 1 or more (epochs after which multistep multiplies by gamma).",
+        ),
+        (["train.milestones=[3, 2]"], "train: milestones must rise, got [3, 2]."),
+        (["train.accumulate=3"], "train: batch_size 64 does not divide into accumulate=3 equal parts."),
+        (["train.nesterov=true", "train.momentum=0"], "train: nesterov needs optimizer sgd and momentum above 0."),
+        (["train.warmup_epochs=300"], "train: warmup_epochs 300 is longer than epochs 240."),
+        (["seeds=[1, 2, 1]"], "seeds must differ, got [1, 2, 1]."),
+        (["method=3"], "method: got 3, expected a preset or a mapping such as {kd: {weight: 1.0}}."),
+        (["method={kd: 3}"], "method: got {'kd': 3}, expected a preset or a mapping such as {kd: {weight: 1.0}}."),
+        (["method={}"], "method: got {}, expected a preset or a mapping such as {kd: {weight: 1.0}}."),
+        (["teacher.train.epochs=0"], "teacher.train.epochs: got 0, expected 1 or more."),
+        (["teacher.train.accumulate=3"], "teacher.train: batch_size 64 does not divide into accumulate=3 equal parts."),
+        (
+            ["train.epoch=3"],
+            "unknown key 'train.epoch'; did you mean train.epochs or train.warmup_epochs or train.ema?",
+        ),
+        (
+            ["nonsense=3"],
+            "unknown key 'nonsense'; known: out, data, teacher, student, method, train, augment, cache, log, seeds.",
+        ),
+        (["log.colour=3"], "unknown key 'log.colour'; known: log.trackers."),
+        (
+            ["teacher.train.zzz=3"],
+            "unknown key 'teacher.train.zzz'; "
+            "did you mean teacher.train.lr or teacher.train.ema or teacher.train.clip?",
+        ),
+        (["epochs"], "override 'epochs' is not of the form key=value, for example train.epochs=30."),
+        (["=3"], "override '=3' is not of the form key=value, for example train.epochs=30."),
+        (["train..lr=3"], "override 'train..lr=3' is not of the form key=value, for example train.epochs=30."),
+        (["seeds=[0"], "the value of override 'seeds=[0' is not valid YAML; quote it."),
+        (["out=a", "out.b.c=3"], "'out.b.c=3': out is 'a', it has no key 'b.c'."),
+        (
+            ["method.kd.weight=3"],
+            "'method.kd.weight=3': method is 'mfkd', it has no key 'kd.weight'; "
+            "name the methods with their options: method='{mfkd: {...}}'.",
+        ),
+    ],
+)
+def test_refusal_says_what_was_got_and_what_was_expected(overrides, text):
+    assert refusal(*overrides) == text
+
+
+def test_recipe_file_is_read_and_overrides_win(tmp_path):
+    path = tmp_path / "r.yaml"
+    path.write_text("out: here\ntrain: {epochs: 5, lr: 1e-2}\nmethod:\n  kd:\n  mfkd: {weight: 2}\n")
+    config = load_config(path, ["train.epochs=7", "method.kd.weight=3", "data.name=parquet:a/b"])
+    assert (config.out, config.train.epochs, config.train.lr, config.data.name) == ("here", 7, 0.01, "parquet:a/b")
+    assert config.method == {"kd": {"weight": 3}, "mfkd": {"weight": 2}}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("5e-4", 5e-4), ("+1e3", 1e3), (".5", 0.5), ("5e-4x", "5e-4x"), ("'a b'", "a b"), ("resnet8", "resnet8")],
+)
+def test_override_reads_numbers_as_a_person_does(text, value):
+    assert load_config(None, [f"student.options.x={text}"]).student.options == {"x": value}
+
+
+def test_base_is_the_start_without_a_recipe_and_is_not_changed():
+    base = {"train": {"epochs": 3}, "student": {"options": {"a": 1}}}
+    config = load_config(None, ["train.lr=1", "student.options.a=2"], base)
+    assert (config.train.epochs, config.train.lr, config.student.options) == (3, 1.0, {"a": 2})
+    assert base == {"train": {"epochs": 3}, "student": {"options": {"a": 1}}}
+
+
+def test_file_replaces_the_base(tmp_path):
+    (tmp_path / "r.yaml").write_text("")
+    assert load_config(tmp_path / "r.yaml", base={"out": "x"}) == RunConfig()
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (b"a: [", "recipe {path} is not valid YAML: while parsing a flow node"),
+        (b"\xff\xfe\x00", "recipe {path} is not valid YAML: "),
+        (
+            b"a: !!python/object/apply:os.getcwd []",
+            "recipe {path} is not valid YAML: could not determine a constructor",
+        ),
+        (b"- 1", "recipe {path} must hold a mapping of keys, got list."),
+    ],
+)
+def test_broken_recipe_is_refused(tmp_path, content, text):
+    path = tmp_path / "r.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
+    assert str(caught.value).startswith(text.format(path=path))
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_recipe_is_refused(tmp_path):
+    path = tmp_path / "r.yaml"
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
+    assert str(caught.value) == f"recipe {path} does not exist; `mfkd run --help` names the ready ones."
+    with pytest.raises(ConfigError, match="does not exist"):
+        read_yaml(tmp_path)
+
+
+def test_yaml_reads_back_to_the_same_config(tmp_path):
+    overrides = ["method={kd: {weight: 5e-4}}", "train.clip=1", "teacher.mean=[0.5]", "seeds=[1, 2]", "out=Größe"]
+    config = load_config(None, overrides)
+    path = tmp_path / "config.yaml"
+    path.write_text(to_yaml(config), encoding="utf-8")
+    assert load_config(path) == config
+    assert set(yaml.safe_load(to_yaml(config))) == set(RunConfig.model_fields)
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["out=x", "log.trackers=[]", "data.workers=7", "data.root=/x", "seeds=[1, 2]", "train.epochs=240", "train.lr=5e-2"],
+)
+def test_hash_ignores_what_cannot_change_a_result(override):
+    assert config_hash(load_config(None, [override])) == config_hash(RunConfig())
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["train.epochs=241", "data.fraction=0.5", "method=kd", "augment.view_seed=1", "teacher.seed=1"],
+)
+def test_hash_sees_what_can_change_a_result(override):
+    assert config_hash(load_config(None, [override])) != config_hash(RunConfig())
+
+
+def test_hash_is_twelve_hex_digits():
+    assert len(config_hash(RunConfig())) == 12
+    int(config_hash(RunConfig()), 16)
+
+
+def test_teacher_training_is_train_with_its_own_differences():
+    config = load_config(None, ["train.epochs=9", "train.lr=0.3", "teacher.train.epochs=4", "teacher.train.ema=0.9"])
+    assert config.teacher_training() == TrainConfig(epochs=4, lr=0.3, ema=0.9)
+    assert config.train == TrainConfig(epochs=9, lr=0.3)
+    assert RunConfig().teacher_training() == TrainConfig()
+
+
+def test_config_cannot_be_changed():
+    with pytest.raises(ValueError, match="frozen"):
+        RunConfig().out = "x"
+
+
+OBVIOUS = {"epochs", "optimizer", "momentum", "nesterov", "weight_decay", "schedule", "gamma", "label_smoothing"}
+OBVIOUS |= {"precision", "channels_last", "seed", "seeds", "std", "trackers"}
+
+
+def test_every_key_is_described_or_the_field_s_own_word():
+    def undescribed(model):
+        for name, field in model.model_fields.items():
+            if hasattr(field.annotation, "model_fields"):
+                yield from undescribed(field.annotation)
+            elif not field.description:
+                yield name
+
+    assert set(undescribed(RunConfig)) == OBVIOUS
+
+
+@pytest.mark.parametrize("name", ["digits", "digits.yaml", "recipes/digits.yaml"])
+def test_shipped_recipe_is_found_by_its_name(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert recipe_path(name).name == "digits.yaml"
+    assert load_config(name) == load_config(recipe_path("digits"))
+
+
+def test_own_file_wins_over_a_shipped_recipe(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "digits.yaml").write_text("out: mine")
+    assert load_config("digits.yaml").out == "mine"
+    (tmp_path / "digits").mkdir()
+    assert load_config("digits") == load_config(recipe_path("digits"))
+
+
+def test_unknown_recipe_is_refused_with_the_nearest(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UnknownNameError) as caught:
+        load_config("digit.yaml")
+    text = "unknown recipe 'digit.yaml'; did you mean digits? a path to a YAML file is welcome too."
+    assert str(caught.value) == text
+
+
+def test_installed_recipes_come_before_those_of_the_checkout(tmp_path, monkeypatch):
+    package = tmp_path / "src" / "mfkd"
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes" / "a.yaml").touch()
+    package.mkdir(parents=True)
+    monkeypatch.setattr(module, "__file__", str(package / "config.py"))
+    assert recipe_names() == ["a"]
+    (package / "recipes").mkdir()
+    (package / "recipes" / "b.yaml").touch()
+    assert recipe_path("b") == package / "recipes" / "b.yaml"
+    assert recipe_names() == ["b"]
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_shipped_recipe_is_valid(name):
+    assert load_config(name).out == f"runs/{name}"
