@@ -185,10 +185,14 @@ class Distiller(nn.Module):
         for _ in range(stage.epochs):
             before = done
             for item in loader:
-                batch = item if isinstance(item, Batch) else self._batch(item[0].to(device), item[1].to(device), None, None)
+                batch = (
+                    item if isinstance(item, Batch) else self._batch(item[0].to(device), item[1].to(device), None, None)
+                )
                 with autocast():
                     raw = self.source.raw(batch)
-                    outputs: Outputs | None = read(self.student, batch.image, self.student_taps.values()) if stage.needs_student else None
+                    outputs: Outputs | None = (
+                        read(self.student, batch.image, self.student_taps.values()) if stage.needs_student else None
+                    )
                     loss = stage.step(outputs, raw, batch)
                 if optimizer is not None and loss is not None:
                     optimizer.zero_grad()
@@ -200,17 +204,23 @@ class Distiller(nn.Module):
                 if on_step is not None:
                     on_step(name, done, total)
             if done == before:
-                raise ConfigError(f"prepare got a loader that yields no batch (pass {stage.epochs} wanted); give a list or DataLoader, not a used-up iterator.")
+                raise ConfigError(
+                    f"prepare got a loader that yields no batch (pass {stage.epochs} wanted); give a list or DataLoader, not a used-up iterator."
+                )
         stage.finish()
 
     def _batch(self, images: Tensor, labels: Tensor | None, index: Tensor | None, target: Tensor | None) -> Batch:
         if labels is None:
             labels = torch.full((len(images),), UNLABELLED, device=images.device)
         if len(labels) != len(images):
-            raise ShapeError(f"distiller got {len(images)} images and {len(labels)} labels; give one label an image (-1: none).")
+            raise ShapeError(
+                f"distiller got {len(images)} images and {len(labels)} labels; give one label an image (-1: none)."
+            )
         if index is None:
             if self.objective.needs.index:
-                raise ConfigError("this method remembers samples: call distiller(images, labels, index) with their rows.")
+                raise ConfigError(
+                    "this method remembers samples: call distiller(images, labels, index) with their rows."
+                )
             index = torch.arange(len(images), device=images.device)
         return Batch(images, labels, index, target)
 

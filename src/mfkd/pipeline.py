@@ -20,7 +20,7 @@ from mfkd.teacher.frozen import FrozenTeacher
 from mfkd.teacher.load import is_ready, load_teacher
 from mfkd.teacher.tune import tune_head
 from mfkd.train.cost import cost
-from mfkd.train.loop import Job
+from mfkd.train.job import Job
 from mfkd.train.runtime import processes
 from mfkd.train.session import measure, train
 from mfkd.train.student import Card, load_student
@@ -87,7 +87,9 @@ def claim_folder(plan: Plan) -> None:
         difference = next(_differences(before, plan.config.model_dump(mode="json", exclude=fixed)), None)
         if difference is not None:
             key, old, new = difference
-            raise ConfigError(f"{plan.folder} holds another run: {key} is {old!r} there and {new!r} here; choose another folder with out=.")
+            raise ConfigError(
+                f"{plan.folder} holds another run: {key} is {old!r} there and {new!r} here; choose another folder with out=."
+            )
     if processes()[0] == 0:
         write_text(path, to_yaml(plan.config))
 
@@ -105,7 +107,9 @@ def obtain_teacher(plan: Plan) -> FrozenTeacher:
 
     def build() -> Distiller:
         network = build_model(config.teacher.model, len(data.classes), data.channels, **config.teacher.options)
-        return Distiller(None, network, PLAIN, input_shape=plan.input_shape, label_smoothing=job.training.label_smoothing)
+        return Distiller(
+            None, network, PLAIN, input_shape=plan.input_shape, label_smoothing=job.training.label_smoothing
+        )
 
     train(job, build, data, _card(plan, config.teacher))
     return FrozenTeacher(load_student(job.folder)).to(device)
@@ -159,7 +163,7 @@ def run(plan: Plan, say: Callable[[str], None]) -> dict[str, Any]:
             found.append(train_student(plan, kind, seed, teacher))
     summary = summarise(config, teacher_figures(plan, teacher), records["alone"], records["distilled"])
     if processes()[0] == 0:
-        first = plan.student_job("distilled", seeds[0]).folder / "student.safetensors"
+        first = plan.student_job("distilled", seeds[0]).weights
         write_atomic(plan.folder / "student.safetensors", lambda file: file.write(first.read_bytes()))
         write_json(plan.folder / "summary.json", summary)
     return summary

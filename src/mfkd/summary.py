@@ -71,6 +71,8 @@ def interval(values: list[float]) -> list[float] | None:
 
 
 def _group(records: list[RunRecord]) -> dict[str, Any]:
-    group = {name: spread([record.metrics[name] for record in records]) for name in METRICS if name in records[0].metrics}
+    group = {
+        name: spread([record.metrics[name] for record in records]) for name in METRICS if name in records[0].metrics
+    }
     group["top1"]["best"] = [record.best["test_top1"] for record in records]
     return group

@@ -6,8 +6,7 @@ from sklearn.datasets import load_digits
 from torchvision import datasets
 
 from mfkd.config import AugmentConfig, DataConfig
-from mfkd.data import eval_loader, load_data, train_loader
-from mfkd.data import stats
+from mfkd.data import eval_loader, load_data, stats, train_loader
 from mfkd.errors import ConfigError, DataError, UnknownNameError
 
 
@@ -20,7 +19,7 @@ def test_digits_are_those_of_scikit_learn():
     rows = torch.cat([data.train.rows, data.test.rows])
     assert rows.sort().values.tolist() == list(range(1797))
     for split in (data.train, data.test):
-        assert np.allclose(split.images[:, 0].numpy() * 16 / 255, raw.images[split.rows], atol=0.04)
+        assert np.allclose(split.images[:, 0].double() * 16 / 255, raw.images[split.rows], atol=0.04)
         assert split.labels.tolist() == raw.target[split.rows].tolist()
     assert len(data.test) == 450
     share = torch.bincount(data.test.labels) / torch.bincount(torch.from_numpy(raw.target))
@@ -97,7 +96,8 @@ def test_unlabelled_images_join_every_batch_draw(tmp_path):
         (
             {"name": "tar:x"},
             UnknownNameError,
-            "unknown data set 'tar:x'; known: digits, cifar10, cifar100, fashion_mnist, folder:PATH, parquet:PATH, hf:PATH. see data.name.",
+            "unknown data set 'tar:x'; known: digits, cifar10, cifar100, fashion_mnist, "
+            "folder:PATH, parquet:PATH, hf:PATH. see data.name.",
         ),
         (
             {"name": "folder:"},
@@ -172,6 +172,6 @@ def test_offline_says_how_to_get_the_data(monkeypatch, tmp_path):
     with pytest.raises(DataError) as error:
         load_data(DataConfig(name="cifar10", root=str(tmp_path)))
     assert str(error.value) == (
-        f"data set cifar10 is not in {tmp_path} and cannot be downloaded (<urlopen error [Errno -2] Name or service not "
-        f"known>); put torchvision's files there (data.root), go online once, or use data.name=parquet:PATH."
+        f"data set cifar10 is not in {tmp_path} and cannot be downloaded (<urlopen error [Errno -2] Name or service "
+        f"not known>); put torchvision's files there (data.root), go online once, or use data.name=parquet:PATH."
     )

@@ -31,7 +31,7 @@ def flat(batch):
 def test_an_epoch_drops_the_last_incomplete_batch(data):
     loader = make(data)
     batches = list(loader.epoch(0))
-    assert len(data.train) == 134
+    assert len(data.train) == 136
     assert loader.steps == len(batches) == 5
     assert [len(batch) for batch in batches] == [24] * 5
     rows = torch.cat([batch.index for batch in batches])
@@ -156,12 +156,13 @@ def test_a_rank_without_images_gets_no_batch(data):
 def test_refuses_a_batch_larger_than_the_set(data):
     with pytest.raises(ConfigError) as error:
         make(data, batch_size=200)
-    assert str(error.value) == "train.batch_size=200 is larger than the 134 training images; set it to 134 or less."
+    assert str(error.value) == "train.batch_size=200 is larger than the 136 training images; set it to 136 or less."
 
 
 def test_refuses_unequal_parts(data):
     with pytest.raises(ConfigError) as error:
         make(data, batch_size=64, world=3, accumulate=2)
     assert str(error.value) == (
-        "train.batch_size=64 does not divide into 3 processes x train.accumulate=2 equal parts; make it a multiple of 6."
+        "train.batch_size=64 does not divide into 3 processes x train.accumulate=2 equal parts; "
+        "make it a multiple of 6."
     )

@@ -55,9 +55,13 @@ def test_unreachable_weights_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("library", ["timm", "torchvision"])
 def test_unknown_names_and_options_are_refused(library: str) -> None:
-    with pytest.raises(UnknownNameError, match=rf"^unknown model '{library}/resnet19'; did you mean .*{library}/resnet18"):
+    with pytest.raises(
+        UnknownNameError, match=rf"^unknown model '{library}/resnet19'; did you mean .*{library}/resnet18"
+    ):
         build_model(f"{library}/resnet19")
-    with pytest.raises(ConfigError, match=rf"^{library}/resnet18 has no option 'foo'; accepted: .*pretrained.*zero_init"):
+    with pytest.raises(
+        ConfigError, match=rf"^{library}/resnet18 has no option 'foo'; accepted: .*pretrained.*zero_init"
+    ):
         build_model(f"{library}/resnet18", foo=1)
 
 

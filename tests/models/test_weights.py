@@ -42,7 +42,12 @@ WRAPPINGS: dict[str, Callable[[State], Any]] = {
         "optimizer": {"state": {0: {"momentum_buffer": torch.zeros(2)}}, "param_groups": [{"lr": 0.1}]},
     },
     "repdistiller last": lambda state: {"opt": argparse.Namespace(lr=0.1, names=["a"]), "model": state},
-    "numpy scalars": lambda state: {"model": state, "best_acc": np.float64(72.3), "top5": np.float32(9), "n": np.int64(1)},
+    "numpy scalars": lambda state: {
+        "model": state,
+        "best_acc": np.float64(72.3),
+        "top5": np.float32(9),
+        "n": np.int64(1),
+    },
     "state_dict, DataParallel": lambda state: {"state_dict": prefixed(state, "module.")},
     "model_state_dict, compiled": lambda state: {"model_state_dict": prefixed(state, "_orig_mod.")},
     "compiled in DataParallel": lambda state: prefixed(state, "module._orig_mod."),
@@ -177,7 +182,9 @@ def test_a_foreign_network_is_told_with_its_first_keys(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError) as caught:
         load_weights(net(1), tmp_path / "w")
     text = str(caught.value)
-    assert text.startswith(f"student weights {tmp_path / 'w'} (made with resnet14) belong to another network than ResNet: ")
+    assert text.startswith(
+        f"student weights {tmp_path / 'w'} (made with resnet14) belong to another network than ResNet: "
+    )
     assert "0 missing, 36 unexpected (layer1.1.bn1.bias, " in text
     assert text.count("layer") == 10
     assert text.endswith(", ...), 0 of another shape; name the network that they were made with.")
@@ -198,7 +205,9 @@ class Evil:
 def test_a_file_that_would_run_code_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "w"
     torch.save({"model": net(0).state_dict(), "x": Evil(tmp_path / "owned")}, path)
-    with pytest.raises(CheckpointError, match=r"would run code \(posix.mkdir\) and was not loaded; save its state_dict"):
+    with pytest.raises(
+        CheckpointError, match=r"would run code \(posix.mkdir\) and was not loaded; save its state_dict"
+    ):
         read_weights(path)
     path.write_bytes(pickle.dumps(Evil(tmp_path / "owned")))
     with pytest.raises(CheckpointError):
@@ -240,5 +249,7 @@ def test_the_classifier_is_found() -> None:
     assert classifier_path(net(0)) == "fc"
     assert classifier_path(build_model("vgg8")) == "classifier"
     assert classifier_path(nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2))) == "2"
-    with pytest.raises(CheckpointError, match=r"^Sequential has no linear classifier; set its attribute classifier_path"):
+    with pytest.raises(
+        CheckpointError, match=r"^Sequential has no linear classifier; set its attribute classifier_path"
+    ):
         classifier_path(nn.Sequential(nn.ReLU()))

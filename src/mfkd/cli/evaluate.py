@@ -10,7 +10,10 @@ from mfkd.cli.words import Json
 
 def evaluate(
     model: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, or a weights file inside of one.")],
-    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Other data, such as data.name=folder:PATH.", show_default=False)] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Other data, such as data.name=folder:PATH.", show_default=False),
+    ] = None,
     split: Annotated[str, typer.Option(help="test or val.")] = "test",
     as_json: Json = False,
 ) -> None:

@@ -9,7 +9,9 @@ from mfkd.cli.words import EPILOG, Json, Words
 
 def run(
     words: Words = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the steps with an estimate of time and disk, do nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the steps with an estimate of time and disk, do nothing.")
+    ] = False,
     keys: Annotated[bool, typer.Option("--keys", help="List every key of a recipe with its default.")] = False,
     recipes: Annotated[bool, typer.Option("--recipes", help="List the shipped recipes.")] = False,
     as_json: Json = False,

@@ -70,7 +70,10 @@ def summary(value: dict[str, Any], folder: Path, as_json: bool) -> None:
         rows,
     )
     interval = f", 95% interval {gain['ci95'][0]:+.2f} to {gain['ci95'][1]:+.2f}" if gain["ci95"] else ""
-    out.print(f"Gain by distillation: [bold]{gain['mean']:+.2f}[/] points of Top-1 (paired, n={gain['n']}{interval}).", highlight=False)
+    out.print(
+        f"Gain by distillation: [bold]{gain['mean']:+.2f}[/] points of Top-1 (paired, n={gain['n']}{interval}).",
+        highlight=False,
+    )
     for note in value["notes"]:
         out.print(f"Note: {note}", highlight=False, markup=False, soft_wrap=True)
     out.print(f"Files: {folder}/summary.json, {folder}/student.safetensors", highlight=False, soft_wrap=True)
@@ -137,7 +140,10 @@ def models(rows: list[dict[str, Any]], as_json: bool) -> None:
         [[row["model"], " ".join(row["taps"]), number(row["parameters"], 0)] for row in rows],
         left=2,
     )
-    out.print("Besides: timm/NAME and torchvision/NAME, with options such as student.options.pretrained=true.", highlight=False)
+    out.print(
+        "Besides: timm/NAME and torchvision/NAME, with options such as student.options.pretrained=true.",
+        highlight=False,
+    )
 
 
 def methods(name: str | None, as_json: bool) -> None:
@@ -173,7 +179,8 @@ def methods(name: str | None, as_json: bool) -> None:
 def taps(rows: list[Any], model: str, as_json: bool) -> None:
     """Tap points of one network."""
     found = [
-        {"tap": row.name, "path": row.path, "side": row.side, "shape": list(row.shape), "reason": row.reason} for row in rows
+        {"tap": row.name, "path": row.path, "side": row.side, "shape": list(row.shape), "reason": row.reason}
+        for row in rows
     ]
     if as_json:
         dump(found)
@@ -207,9 +214,17 @@ def estimate(value: dict[str, Any], as_json: bool) -> None:
     if as_json:
         dump(value)
         return
-    rows = [[step["step"], step["folder"], _duration(step["seconds"]), number(step["megabytes"], 1)] for step in value["steps"]]
+    rows = [
+        [step["step"], step["folder"], _duration(step["seconds"]), number(step["megabytes"], 1)]
+        for step in value["steps"]
+    ]
     rows.append(["all", "", _duration(value["seconds"]), number(value["megabytes"], 1)])
-    table("Nothing was run. Estimate from a few measured updates of each step:", ["step", "folder", "time", "MB on disk"], rows, left=2)
+    table(
+        "Nothing was run. Estimate from a few measured updates of each step:",
+        ["step", "folder", "time", "MB on disk"],
+        rows,
+        left=2,
+    )
 
 
 def _duration(seconds: float) -> str:

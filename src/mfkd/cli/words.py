@@ -16,7 +16,9 @@ RECIPE_HELP = (
 )
 EPILOG = "All keys: [cyan]mfkd run --keys[/]. Ready recipes: [cyan]mfkd run --recipes[/]."
 
-Words = Annotated[list[str] | None, typer.Argument(metavar="[RECIPE] [KEY=VALUE]...", help=RECIPE_HELP, show_default=False)]
+Words = Annotated[
+    list[str] | None, typer.Argument(metavar="[RECIPE] [KEY=VALUE]...", help=RECIPE_HELP, show_default=False)
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 

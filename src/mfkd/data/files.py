@@ -4,6 +4,7 @@ Shapes: B batch; C, H, W channels, height, width.
 """
 
 import multiprocessing
+import multiprocessing.context
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -58,7 +59,7 @@ class FileReader:
             generator=torch.Generator(),  # else every pass would draw from the global one
             pin_memory=device.type == "cuda",
             persistent_workers=workers > 0,
-            multiprocessing_context=_start_method() if workers else None,
+            multiprocessing_context=_processes() if workers else None,
         )
 
     def read(self, plan: Sequence[Tensor], view: int | None) -> Iterator[Tensor]:
@@ -138,6 +139,13 @@ def _seeded(*keys: int) -> Iterator[None]:
         torch.set_rng_state(before)
 
 
-def _start_method() -> str:
-    """Not a plain fork: this process has threads, and may hold an accelerator."""
-    return "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+def _processes() -> multiprocessing.context.BaseContext:
+    """Not a plain fork of this process, which has threads and may hold an accelerator.
+
+    Workers are forked from a small server that has already imported what they need.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__, "torchvision.transforms.v2"])
+    return context

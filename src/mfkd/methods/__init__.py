@@ -4,14 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field
 
-from mfkd.config import config_error
 from mfkd.errors import ConfigError, UnknownNameError
 from mfkd.methods.base import Context, Method, MethodConfig
 from mfkd.methods.kd import KD, KDConfig
 from mfkd.methods.mfkd import MFKD, MFKDConfig
 from mfkd.methods.objective import Objective
+from mfkd.validation import Frozen, validated
 
 METHODS: dict[str, tuple[type[Method], type[MethodConfig]]] = {
     "kd": (KD, KDConfig),
@@ -25,10 +25,8 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
 """Names that stand for a mapping; every other method's name stands for itself."""
 
 
-class CrossEntropyConfig(BaseModel):
+class CrossEntropyConfig(Frozen):
     """Options of the key `ce`, which is not a method but part of every objective."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     weight: float = Field(1.0, ge=0, allow_inf_nan=False, description="factor of the cross-entropy")
 
@@ -112,7 +110,4 @@ C = TypeVar("C", bound=BaseModel)
 def _checked(model: type[C], name: str, options: Any) -> C:
     if not isinstance(options, Mapping | None):
         raise ConfigError(f"method.{name}: got {options!r}, expected a mapping of options such as {{weight: 1.0}}.")
-    try:
-        return model.model_validate(dict(options or {}))
-    except ValidationError as error:
-        raise config_error(model, error, f"method.{name}.") from None
+    return validated(model, options or {}, f"method.{name}.")

@@ -3,21 +3,20 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
 from mfkd.types import Batch, Knowledge, Needs, Outputs, Taps, TapSpec
+from mfkd.validation import Frozen
 
 
-class MethodConfig(BaseModel):
+class MethodConfig(Frozen):
     """Options that every method has; subclasses add their own with published defaults.
 
     Args:
         weight: factor of the method's terms in the objective.
         warmup: share of the run over which the weight rises linearly from 0.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
 
     weight: float = Field(1.0, ge=0, allow_inf_nan=False, description="factor of the method's terms")
     warmup: float = Field(0.0, ge=0, le=1, description="share of the run in which the weight rises from 0")

@@ -70,7 +70,7 @@ class MFKDConfig(MethodConfig):
     )
     distance: Literal["cosine", "mse", "smooth_l1"] = Field("cosine", description="gap between the fused maps")
     calibration_epochs: int = Field(1, ge=1, description="epochs in which the teacher's fusion learns, once")
-    calibration_lr: float = Field(0.1, gt=0, allow_inf_nan=False, description="peak learning rate of the calibration")
+    calibration_lr: float = Field(0.3, gt=0, allow_inf_nan=False, description="peak learning rate of the calibration")
     calibration_temperature: float = Field(
         4.0, gt=0, allow_inf_nan=False, description="temperature of the calibration's soft-target term"
     )

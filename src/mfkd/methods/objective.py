@@ -5,7 +5,6 @@ Shapes:    B batch; K classes.
 
 from collections.abc import Mapping
 from typing import Any
-from typing import Any
 
 from torch import Tensor, nn
 

@@ -1,7 +1,6 @@
 """Weights on disk: read safely whatever published checkpoints look like, written as safetensors."""
 
 import argparse
-import os
 import re
 import warnings
 from collections.abc import Iterable, Mapping
@@ -15,6 +14,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from mfkd.errors import CheckpointError
+from mfkd.files import write_atomic
 
 State = dict[str, Tensor]
 Part = Literal["student", "teacher"]
@@ -67,27 +67,13 @@ def save_weights(path: str | Path, state: Mapping[str, Tensor], metadata: Mappin
         state: tensors by name, on any device.
         metadata: texts to store beside them.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     # Copies, since safetensors refuses tensors that share memory.
     tensors = {
         name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
         for name, tensor in state.items()
     }
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(save(tensors, dict(metadata or {})))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    content = save(tensors, dict(metadata or {}))
+    write_atomic(Path(path), lambda file: file.write(content))
 
 
 def strip_prefixes(names: Iterable[str]) -> list[str]:

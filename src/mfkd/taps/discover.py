@@ -6,7 +6,6 @@ maps all have one size, are the ends of the three thirds of its depth.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from itertools import groupby
 from typing import Any, NamedTuple
 
 from torch import nn
@@ -95,11 +94,7 @@ def _last_maps(visits: Sequence[Visit]) -> list[Found]:
     kept = [chosen for chosen in maps if not _inside_transition(chosen, maps)]
     sizes = {chosen.cells for chosen in kept}
     kept = [chosen for chosen in maps if chosen in kept or chosen.cells not in sizes]
-    shallow = [
-        min(reversed(list(group)), key=lambda chosen: chosen.spec.path.count("."))
-        for _, group in groupby(kept, key=lambda chosen: chosen.cells)
-    ]
-    return [Found(chosen.spec, f"last map at {_text(chosen)}") for chosen in _falling(shallow)]
+    return [Found(chosen.spec, f"last map at {_text(chosen)}") for chosen in _falling(kept)]
 
 
 def _maps(visits: Iterable[Visit]) -> list[_Map]:

@@ -19,7 +19,6 @@ class FrozenTeacher(nn.Module):
 
     Args:
         network: any module that maps (B, C, H, W) to logits (B, K).
-        classes: K, for a network that does not declare its classifier.
         data_mean: per-channel statistics with which the images were normalised.
         data_std: the same.
         mean: statistics the teacher was trained with; None for the data's.
@@ -38,7 +37,6 @@ class FrozenTeacher(nn.Module):
         self,
         network: nn.Module,
         *,
-        classes: int | None = None,
         data_mean: Sequence[float] | None = None,
         data_std: Sequence[float] | None = None,
         mean: Sequence[float] | None = None,
@@ -48,7 +46,6 @@ class FrozenTeacher(nn.Module):
         super().__init__()
         _check_finite(network)
         self.network = network
-        self._classes = classes
         self.image_size = image_size
         scale, shift = _renormalisation(data_mean, data_std, mean, std)
         self.register_buffer("scale", scale, persistent=False)
@@ -69,20 +66,6 @@ class FrozenTeacher(nn.Module):
             if spec.name == "penultimate" and spec.side == "input":
                 return self.network.get_submodule(spec.path)
         return None
-
-    @property
-    def classes(self) -> int | None:
-        """K of the network's head, None if not known."""
-        return getattr(self.classifier, "out_features", self._classes)
-
-    def input_shape(self, image: tuple[int, int, int]) -> tuple[int, int, int]:
-        """(C, H, W) that the network gets for an image (C, H, W) of the data."""
-        size = self.image_size
-        return image if size is None else (image[0], size, size)
-
-    def logits(self, image: Tensor) -> Tensor:
-        """Logits (B, K) alone."""
-        return self(image).logits  # type: ignore[no-any-return]
 
     @torch.no_grad()
     def forward(self, image: Tensor, specs: Iterable[TapSpec] = ()) -> Outputs:

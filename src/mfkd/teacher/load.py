@@ -8,7 +8,7 @@ from torch import nn
 from mfkd.config import TeacherConfig
 from mfkd.data import ImageData
 from mfkd.models import build_model
-from mfkd.models.weights import head_classes, load_weights, read_weights
+from mfkd.models.weights import classifier_path, head_classes, load_weights, read_weights
 from mfkd.teacher.frozen import FrozenTeacher
 
 
@@ -42,17 +42,13 @@ def load_teacher(config: TeacherConfig, data: ImageData) -> FrozenTeacher:
         classes = config.classes or (len(card["classes"]) if "classes" in card else None)
         options = {name: value for name, value in config.options.items() if name != "pretrained"}
         network = build_model(config.model, classes or len(data.classes), data.channels, **options)
-        found = head_classes(state, _classifier_path(network))
+        found = head_classes(state, classifier_path(network))
         if classes is None and found is not None and found != len(data.classes):
             network = build_model(config.model, found, data.channels, **options)
         load_weights(network, path, who="teacher")
-    return FrozenTeacher(network, data_mean=data.mean, data_std=data.std, mean=mean, std=std, image_size=config.image_size)
-
-
-def _classifier_path(network: nn.Module) -> str:
-    own = getattr(network, "classifier_path", None)
-    described = (getattr(network, "default_cfg", None) or {}).get("classifier")
-    return own or (described if isinstance(described, str) else "fc")
+    return FrozenTeacher(
+        network, data_mean=data.mean, data_std=data.std, mean=mean, std=std, image_size=config.image_size
+    )
 
 
 def _own_statistic(network: nn.Module, name: str) -> tuple[float, ...] | None:

@@ -11,7 +11,6 @@ from mfkd.data import ImageData, eval_loader
 from mfkd.errors import CheckpointError, ShapeError
 from mfkd.models.weights import read_weights, save_weights
 from mfkd.taps import find_taps
-from mfkd.taps.reader import read
 from mfkd.teacher.frozen import FrozenTeacher
 from mfkd.types import UNLABELLED
 
@@ -32,7 +31,9 @@ def tune_head(teacher: FrozenTeacher, data: ImageData, config: DataConfig, path:
     spec = find_taps(teacher.network, shape).get("penultimate")
     head = teacher.network.get_submodule(spec.path) if spec is not None else None
     if spec is None or not isinstance(head, nn.Linear):
-        raise ShapeError("teacher.head=tune needs a teacher that ends in a linear layer, none was found; leave teacher.head=keep.")
+        raise ShapeError(
+            "teacher.head=tune needs a teacher that ends in a linear layer, none was found; leave teacher.head=keep."
+        )
     if path.exists():
         state, _ = read_weights(path)
         if set(state) != {"weight", "bias"} or state["weight"].shape != (len(data.classes), head.in_features):

@@ -26,7 +26,9 @@ def cost(network: nn.Module, input_shape: tuple[int, int, int]) -> dict[str, flo
     try:
         with FlopCounterMode(display=False) as counter:
             network(image)
-        timer = Timer("network(image)", globals={"network": network, "image": image}, num_threads=torch.get_num_threads())
+        timer = Timer(
+            "network(image)", globals={"network": network, "image": image}, num_threads=torch.get_num_threads()
+        )
         timer.timeit(5)
         latency = timer.blocked_autorange(min_run_time=1.0).median
     finally:

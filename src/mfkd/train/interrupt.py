@@ -7,7 +7,7 @@ from types import FrameType, TracebackType
 from mfkd.errors import MfkdError
 
 
-class Interrupted(MfkdError):
+class Interrupted(MfkdError):  # noqa: N818 - it is no error
     """The user stopped a training; its checkpoint is complete. The command line exits with 130."""
 
 
@@ -27,11 +27,13 @@ class Interrupt:
             self._before = signal.signal(signal.SIGINT, self._note)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self.active:
             signal.signal(signal.SIGINT, self._before)
 
-    def _note(self, signum: int, frame: FrameType | None) -> None:
+    def _note(self, signum: int, frame: FrameType | None) -> None:  # noqa: ARG002
         if self.pending:
             raise KeyboardInterrupt
         self.pending = True

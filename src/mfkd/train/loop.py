@@ -3,15 +3,14 @@
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal
+from dataclasses import asdict
+from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import nn
 
-from mfkd.config import RunConfig, TrainConfig, config_hash
+from mfkd.config import config_hash
 from mfkd.data import ImageData, eval_loader, train_loader
 from mfkd.data.loader import TrainLoader
 from mfkd.distill import Distiller, DistillOutput
@@ -22,59 +21,15 @@ from mfkd.seeding import derive
 from mfkd.train.checkpoint import load_checkpoint, save_checkpoint
 from mfkd.train.evaluate import evaluate
 from mfkd.train.interrupt import Interrupt, Interrupted
+from mfkd.train.job import Job, State
+from mfkd.train.meter import Meter
 from mfkd.train.optim import averaged, build_optimizer, lr_factor, set_lr
-from mfkd.train.progress import Display
+from mfkd.train.progress import Display, epoch_line
 from mfkd.train.runtime import dtype
 from mfkd.types import Batch
 
 READ_EVERY = 50  # updates between looks at the loss; each look waits for the device
 EVAL_BATCH = 500
-
-
-@dataclass(frozen=True)
-class Job:
-    """One training to be done in one folder.
-
-    Args:
-        kind: what is trained; decides no behaviour, only what is written down.
-        folder: run folder of this training.
-        config: the complete recipe; `training` is the part that applies here.
-        seed: of weights, order, mixing and dropout.
-    """
-
-    kind: Literal["teacher", "alone", "distilled"]
-    folder: Path
-    config: RunConfig
-    training: TrainConfig
-    seed: int
-
-    @property
-    def checkpoint(self) -> Path:
-        """Where the training goes on from."""
-        return self.folder / "checkpoints" / "last.pt"
-
-    @property
-    def record(self) -> Path:
-        """Exists once the training is finished."""
-        return self.folder / "record.json"
-
-    @property
-    def title(self) -> str:
-        """For people."""
-        return f"{'teacher' if self.kind == 'teacher' else f'student {self.kind}'}, seed {self.seed}"
-
-
-@dataclass
-class _State:
-    """What moves while training; everything but the weights that a checkpoint needs."""
-
-    epoch: int = 0
-    step: int = 0  # updates done in this epoch
-    rows: list[dict[str, float]] = field(default_factory=list)
-    seconds: float = 0.0
-    preparation_seconds: float = 0.0
-    prepared: bool = False
-    sums: dict[str, Tensor] = field(default_factory=dict)  # of this epoch's losses and hits
 
 
 class _Passes:
@@ -116,7 +71,7 @@ class _Fit:
         self.job, self.training, self.data, self.accelerator = job, job.training, data, accelerator
         self.rank, self.world = accelerator.process_index, accelerator.num_processes
         self.main = accelerator.is_main_process
-        self.state = _State()
+        self.state = State()
         self.distiller = distiller.to(accelerator.device, dtype(self.training))
         self.loader = self._loader(self.rank, self.world, self.training.accumulate)
         self.total = self.training.epochs * self.loader.steps
@@ -163,7 +118,10 @@ class _Fit:
         if self.job.config.log.trackers:
             self.accelerator.init_trackers("logs")
         try:
-            with Interrupt(active=self.world == 1) as interrupt, Display(self.job.title, self.total, done, self.main) as display:
+            with (
+                Interrupt(active=self.world == 1) as interrupt,
+                Display(self.job.title, self.total, done, self.main) as display,
+            ):
                 while self.state.epoch < self.training.epochs:
                     self._epoch(interrupt, display)
         finally:
@@ -178,7 +136,10 @@ class _Fit:
             if interrupt.pending:
                 state.seconds += time.perf_counter() - begun
                 self._save()
-                raise Interrupted(f"{self.job.title}: stopped in epoch {state.epoch + 1} of {self.training.epochs}; the same command goes on from here. Everything is in {self.job.folder}.")
+                raise Interrupted(
+                    f"{self.job.title}: stopped in epoch {state.epoch + 1} of {self.training.epochs}; "
+                    f"the same command goes on from here. Everything is in {self.job.folder}."
+                )
             lr = self._update(batches)
             state.step += 1
             display.step(self.training.batch_size)
@@ -187,12 +148,18 @@ class _Fit:
                 display.state(f"loss {means['loss']:.3f} top1 {means['train_top1']:.1f}")
         seconds = time.perf_counter() - begun
         state.seconds += seconds
-        row = {"epoch": state.epoch + 1, "lr": lr, **self._means(), "seconds": round(seconds, 2), **self._evaluate(state.epoch + 1)}
+        row = {
+            "epoch": state.epoch + 1,
+            "lr": lr,
+            **self._means(),
+            "seconds": round(seconds, 2),
+            **self._evaluate(state.epoch + 1),
+        }
         state.rows.append(row)
-        state.epoch, state.step, state.sums = state.epoch + 1, 0, {}
+        state.epoch, state.step, state.meter = state.epoch + 1, 0, Meter()
         self._save()
         self.accelerator.log({name: value for name, value in row.items() if name != "epoch"}, step=state.epoch)
-        display.epoch(_sentence(row, self.training.epochs, self.loader.steps * self.training.batch_size))
+        display.epoch(epoch_line(row, self.training.epochs, self.loader.steps * self.training.batch_size))
 
     def _update(self, batches: Iterator[Batch]) -> float:
         """One optimiser update over all accumulated parts; returns the learning rate used."""
@@ -210,34 +177,22 @@ class _Fit:
                     self.accelerator.clip_grad_norm_(self.distiller.trainable_parameters(), self.training.clip)
                 self.optimizer.step()
                 self.optimizer.zero_grad()
-            self._add(out, batch.label)
+            self.state.meter.add(out, batch.label)
         if self.average is not None:
             self.average.update_parameters(self.distiller.student)
         return lr
 
-    @torch.no_grad()
-    def _add(self, out: DistillOutput, label: Tensor) -> None:
-        sums = self.state.sums
-        labelled = (label >= 0).sum()
-        right = (out.logits.argmax(1) == label).sum()
-        found = {"loss": out.loss.detach(), **out.terms, "parts": torch.ones_like(out.loss), "right": right, "labelled": labelled}
-        for name, value in found.items():
-            sums[name] = sums[name] + value.float() if name in sums else value.float()
-
     def _means(self) -> dict[str, float]:
         """Means so far this epoch, over all processes; refuses a loss that is not finite."""
-        sums = self.state.sums
-        stacked = self.accelerator.reduce(torch.stack(list(sums.values())), reduction="sum").tolist()
-        values = dict(zip(sums, stacked, strict=True))
-        parts, right, labelled = values.pop("parts"), values.pop("right"), values.pop("labelled")
-        means = {name: value / parts for name, value in values.items()}
+        means = self.state.meter.means(lambda sums: self.accelerator.reduce(sums, reduction="sum"))
         broken = [name for name, value in means.items() if not math.isfinite(value)]
         if broken:
             raise TrainingError(
-                f"{self.job.title}: {' and '.join(broken)} is {means[broken[0]]} in epoch {self.state.epoch + 1}, step {self.state.step}; "
-                f"lower train.lr (now {self.training.lr:g}) or set train.clip. The last good state is in {self.job.folder}."
+                f"{self.job.title}: {' and '.join(broken)} is {means[broken[0]]} in epoch {self.state.epoch + 1}, "
+                f"step {self.state.step}; lower train.lr (now {self.training.lr:g}) or set train.clip. "
+                f"The last good state is in {self.job.folder}."
             )
-        return {**means, "train_top1": 100 * right / labelled if labelled else 0.0}
+        return means
 
     def _evaluate(self, epoch: int) -> dict[str, float]:
         if epoch % self.training.evaluate_every and epoch != self.training.epochs:
@@ -282,7 +237,7 @@ class _Fit:
                 "optimizer": optimizer.state_dict() if optimizer is not None else None,
                 "average": average.state_dict() if average is not None else None,
                 "scaler": scaler.state_dict() if scaler is not None else None,
-                "state": vars(self.state),
+                "state": asdict(self.state),
             },
         )
         if self.state.rows:
@@ -291,7 +246,7 @@ class _Fit:
 
     def _restore_state(self, saved: dict[str, Any]) -> None:
         self.distiller.load_state_dict(saved["model"])
-        self.state = _State(**saved["state"])
+        self.state = State(**{**saved["state"], "meter": Meter(**saved["state"]["meter"])})
 
     def _record(self) -> RunRecord:
         rows = self.state.rows
@@ -324,10 +279,3 @@ def _broadcast(distiller: Distiller) -> None:
     for tensor in state.values():
         torch.distributed.broadcast(tensor, src=0)
     distiller.load_state_dict(state)
-
-
-def _sentence(row: dict[str, float], epochs: int, images: int) -> str:
-    parts = [f"epoch {row['epoch']:g}/{epochs}", f"loss {row['loss']:.3f}", f"train Top-1 {row['train_top1']:.2f}%"]
-    if "test_top1" in row:
-        parts.append(f"test Top-1 {row['test_top1']:.2f}%")
-    return ", ".join([*parts, f"{images / max(1e-9, row['seconds']):,.0f} images/s", f"{row['seconds']:.0f} s"])

@@ -47,7 +47,9 @@ class Display:
             self.bar.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self.bar is not None:
             self.bar.stop()
 
@@ -72,3 +74,11 @@ class Display:
         """One line an epoch, where there is no terminal."""
         if self.active and self.bar is None:
             self.console.print(f"{self.title}: {text}", highlight=False, markup=False)
+
+
+def epoch_line(row: dict[str, float], epochs: int, images: int) -> str:
+    """A row of the log as a sentence; `images` were trained on in the epoch."""
+    parts = [f"epoch {row['epoch']:g}/{epochs}", f"loss {row['loss']:.3f}", f"train Top-1 {row['train_top1']:.2f}%"]
+    if "test_top1" in row:
+        parts.append(f"test Top-1 {row['test_top1']:.2f}%")
+    return ", ".join([*parts, f"{images / max(1e-9, row['seconds']):,.0f} images/s", f"{row['seconds']:.1f} s"])

@@ -13,7 +13,8 @@ from mfkd.records import RunRecord
 from mfkd.seeding import seeded
 from mfkd.train.cost import cost
 from mfkd.train.evaluate import evaluate
-from mfkd.train.loop import EVAL_BATCH, Job, fit
+from mfkd.train.job import Job
+from mfkd.train.loop import EVAL_BATCH, fit
 from mfkd.train.runtime import processes, start
 from mfkd.train.student import Card, save_student
 
@@ -50,8 +51,7 @@ def train(
     network = network.to(torch.float32)
     metrics = measure(network, data, job, reference)
     if accelerator.is_main_process:
-        name = "teacher" if job.kind == "teacher" else "student"
-        save_student(job.folder / f"{name}.safetensors", network, card)
+        save_student(job.weights, network, card)
         record = record.model_copy(update={"metrics": {**metrics, **cost(network, (data.channels, *data.size))}})
         record.save(job.record)
     accelerator.wait_for_everyone()
@@ -69,6 +69,13 @@ def measure(
     rank, world = processes()
     device = next(network.parameters()).device
     batches = eval_loader(
-        data.test, data, job.config.data, batch_size=EVAL_BATCH, device=device, rank=rank, world=world, dtype=torch.float32
+        data.test,
+        data,
+        job.config.data,
+        batch_size=EVAL_BATCH,
+        device=device,
+        rank=rank,
+        world=world,
+        dtype=torch.float32,
     )
     return evaluate(network, batches, len(data.classes), reference, logits)

@@ -38,7 +38,7 @@ class Card:
 
 def save_student(path: Path, network: nn.Module, card: Card) -> None:
     """Write weights and card, atomically."""
-    save_weights(path, network.state_dict(), {KEY: json.dumps(asdict(card))})
+    save_weights(path, network.state_dict(), {KEY: json.dumps(asdict(card)), "model": card.model})
 
 
 def read_card(path: Path) -> Card | None:
@@ -52,7 +52,9 @@ def read_card(path: Path) -> Card | None:
             raw[name] = tuple(raw[name])
         return Card(**raw)
     except (ValueError, TypeError, KeyError) as error:
-        raise CheckpointError(f"{path}: its description of the network cannot be read ({error}); export it again.") from None
+        raise CheckpointError(
+            f"{path}: its description of the network cannot be read ({error}); export it again."
+        ) from None
 
 
 def load_student(path: str | Path) -> nn.Module:
@@ -75,7 +77,9 @@ def load_with_card(path: str | Path) -> tuple[nn.Module, Card]:
     found = weights_file(Path(path))
     card = read_card(found)
     if card is None:
-        raise CheckpointError(f"{found} does not tell which network it is; give a run folder or a file written by mfkd.")
+        raise CheckpointError(
+            f"{found} does not tell which network it is; give a run folder or a file written by mfkd."
+        )
     options = {name: value for name, value in card.options.items() if name != "pretrained"}
     network = build_model(card.model, num_classes=len(card.classes), in_channels=card.channels, **options)
     load_weights(network, found)

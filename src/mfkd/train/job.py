@@ -1,0 +1,68 @@
+"""What is trained, where, and how far it has come."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from mfkd.config import RunConfig, TrainConfig
+from mfkd.train.meter import Meter
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training to be done in one folder.
+
+    Args:
+        kind: what is trained; decides no behaviour, only what is written down.
+        folder: run folder of this training.
+        config: the complete recipe; `training` is the part that applies here.
+        training: how it is trained.
+        seed: of weights, order, mixing and dropout.
+    """
+
+    kind: Literal["teacher", "alone", "distilled"]
+    folder: Path
+    config: RunConfig
+    training: TrainConfig
+    seed: int
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where the training goes on from."""
+        return self.folder / "checkpoints" / "last.pt"
+
+    @property
+    def record(self) -> Path:
+        """Exists once the training is finished."""
+        return self.folder / "record.json"
+
+    @property
+    def weights(self) -> Path:
+        """The trained network."""
+        return self.folder / ("teacher.safetensors" if self.kind == "teacher" else "student.safetensors")
+
+    @property
+    def title(self) -> str:
+        """For people."""
+        return f"{'teacher' if self.kind == 'teacher' else f'student {self.kind}'}, seed {self.seed}"
+
+
+@dataclass
+class State:
+    """What moves while training, besides weights and optimiser.
+
+    Args:
+        epoch: epochs done; `step` updates done in the next one.
+        rows: one row of the log an epoch.
+        seconds: of training, without evaluation; `preparation_seconds` before it.
+        prepared: whether the methods' stages before training are done.
+        meter: losses and hits of the epoch so far.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    rows: list[dict[str, float]] = field(default_factory=list)
+    seconds: float = 0.0
+    preparation_seconds: float = 0.0
+    prepared: bool = False
+    meter: Meter = field(default_factory=Meter)

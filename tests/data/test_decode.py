@@ -1,0 +1,93 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mfkd.data import load_image
+from mfkd.data.decode import normalise, read_image, resize, to_tensor
+from mfkd.errors import DataError
+
+HALF = {"mean": (0.5,) * 3, "std": (0.25,) * 3}
+
+
+def test_normalise_by_hand():
+    images = torch.tensor([[[[0]], [[255]]]], dtype=torch.uint8)
+    got = normalise(images, torch.tensor([0.5, 0.2]), torch.tensor([0.25, 0.4]), torch.float32)
+    assert torch.allclose(got.flatten(), torch.tensor([-2.0, 2.0]))
+    assert images.flatten().tolist() == [0, 255]
+
+
+@pytest.mark.parametrize(
+    ("mode", "colour", "rgb"),
+    [
+        ("RGB", (10, 20, 30), (10, 20, 30)),
+        ("L", 77, (77, 77, 77)),
+        ("LA", (77, 0), (77, 77, 77)),
+        ("RGBA", (10, 20, 30, 0), (10, 20, 30)),
+        ("1", 1, (255, 255, 255)),
+        ("I;16", 77 * 256 + 200, (77, 77, 77)),
+    ],
+)
+def test_every_mode_becomes_rgb(tmp_path, mode, colour, rgb):
+    path = tmp_path / "x.png"
+    Image.new(mode, (3, 2), colour).save(path)
+    image = to_tensor(read_image(path, 3))
+    assert image.shape == (3, 2, 3)
+    assert image[:, 1, 2].tolist() == list(rgb)
+    grey = to_tensor(read_image(path, 1))
+    assert grey.shape == (1, 2, 3)
+    assert abs(int(grey[0, 0, 0]) - np.dot(rgb, (0.299, 0.587, 0.114))) < 1
+
+
+def test_palettes_with_transparency_and_cmyk_become_rgb(tmp_path):
+    palette = Image.new("RGB", (4, 4), (200, 100, 50)).quantize(4)
+    palette.save(tmp_path / "p.png", transparency=b"\x00\x10")
+    assert to_tensor(read_image(tmp_path / "p.png", 3))[:, 0, 0].tolist() == [200, 100, 50]
+    Image.new("CMYK", (8, 8), (255, 0, 0, 0)).save(tmp_path / "c.jpg", quality=100)
+    red, green, blue = to_tensor(read_image(tmp_path / "c.jpg", 3))[:, 0, 0].tolist()
+    assert red < 8
+    assert min(green, blue) > 247
+
+
+def test_resize_of_a_flat_image_is_flat_and_halving_averages():
+    flat = torch.full((2, 3, 7, 5), 99, dtype=torch.uint8)
+    assert torch.equal(resize(flat, (4, 9)), torch.full((2, 3, 4, 9), 99, dtype=torch.uint8))
+    steps = torch.arange(0, 160, 10, dtype=torch.uint8).expand(1, 1, 4, 16)
+    # Antialiased halving weighs four neighbours 1:3:3:1, which on a slope is the mean of the middle two.
+    assert resize(steps, (2, 8))[0, 0, 0, 1:-1].tolist() == [25, 45, 65, 85, 105, 125]
+
+
+def test_load_image_scales_small_sizes_outright(tmp_path):
+    path = tmp_path / "x.png"
+    left = np.zeros((40, 80, 3), dtype=np.uint8)
+    left[:, :40] = 255
+    Image.fromarray(left).save(path)
+    image = load_image(path, 3, (8, 8), **HALF)
+    assert image.shape == (3, 8, 8)
+    assert image.dtype == torch.float32
+    assert image[0, :, 0].tolist() == [2.0] * 8
+    assert image[0, :, -1].tolist() == [-2.0] * 8
+    assert load_image(str(path), 1, (8, 8), (0.5,), (0.25,)).shape == (1, 8, 8)
+
+
+def test_load_image_crops_large_sizes(tmp_path):
+    path = tmp_path / "x.png"
+    wide = np.zeros((112, 448, 3), dtype=np.uint8)
+    wide[:, 168:280] = 255  # just what the central crop sees, and a rim besides
+    Image.fromarray(wide).save(path)
+    image = load_image(path, 3, (98, 98), **HALF)  # shorter side 112, so nothing is scaled
+    assert image.shape == (3, 98, 98)
+    assert (image == 2).all()
+    assert not (load_image(path, 3, (98, 98), **HALF, side=98) == 2).all()
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no image at all"])
+def test_load_image_names_what_it_cannot_read(tmp_path, content):
+    path = tmp_path / "x.png"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(DataError) as error:
+        load_image(path, 3, (8, 8), **HALF)
+    assert str(error.value).startswith(f"{path} cannot be read as an image (")
+    assert str(error.value).endswith("); repair or remove it.")
+    assert "\n" not in str(error.value)

@@ -1,0 +1,129 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from mfkd.config import DataConfig
+from mfkd.data import FileSplit, load_data
+from mfkd.data.stats import IMAGENET
+from mfkd.errors import ConfigError, DataError
+
+
+def picture(seed, size=(6, 9)):
+    return np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
+
+
+def make(root, split="train", classes=("b", "a"), count=3, size=(6, 9)):
+    for name in classes:
+        (root / split / name).mkdir(parents=True, exist_ok=True)
+        for number in range(count):
+            Image.fromarray(picture(ord(name) + number, size)).save(root / split / name / f"{number}.png")
+
+
+@pytest.fixture
+def root(tmp_path):
+    make(tmp_path)
+    make(tmp_path, "val", count=2)
+    return tmp_path
+
+
+def load(place, **options):
+    return load_data(DataConfig(name=f"folder:{place}", **options))
+
+
+def refusal(place, kind=DataError, **options):
+    with pytest.raises(kind) as error:
+        load(place, **options)
+    assert "\n" not in str(error.value)
+    return str(error.value).replace(str(place), "PLACE")
+
+
+def test_small_images_of_one_size_live_in_memory(root):
+    (root / "train" / "a" / ".hidden.png").write_text("no image")
+    (root / "train" / "a" / "notes.txt").write_text("no image")
+    data = load(root)
+    assert data.classes == ("a", "b")
+    assert (data.size, data.channels, data.num_rows, data.val) == ((6, 9), 3, 6, None)
+    expected = np.stack([picture(ord(name) + number) for name in "ab" for number in range(3)])
+    assert np.array_equal(data.train.images.permute(0, 2, 3, 1).numpy(), expected)
+    assert data.train.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert len(data.test) == 4
+    assert (data.mean, data.std) == IMAGENET
+    assert (data.crop_padding, data.flip) == (0, False)
+
+
+def test_val_is_the_validation_split_where_test_exists(root):
+    make(root, "test", count=4)
+    data = load(root)
+    assert (len(data.train), len(data.val), len(data.test)) == (6, 4, 8)
+
+
+def test_subfolders_of_a_class_belong_to_it(root):
+    (root / "train" / "a" / "more").mkdir()
+    Image.fromarray(picture(1)).save(root / "train" / "a" / "more" / "x.png")
+    assert load(root).train.labels.tolist() == [0] * 4 + [1] * 3
+
+
+def test_large_images_stay_files(tmp_path):
+    make(tmp_path, size=(100, 97))
+    make(tmp_path, "test", size=(100, 97))
+    data = load(tmp_path, image_size=32)
+    assert isinstance(data.train, FileSplit)
+    assert (data.size, data.resize, data.flip) == ((32, 32), 37, True)
+    assert data.train.paths[0] == tmp_path / "train" / "a" / "0.png"
+    assert load(tmp_path, image_size=32, resize=64).resize == 64
+    assert refusal(tmp_path, ConfigError, resize=64) == (
+        "data.resize=64 is smaller than data.image_size=224, the crop taken out of it; set data.image_size=64 or less."
+    )
+
+
+def test_unlabelled_files_join_large_images(tmp_path):
+    make(tmp_path, size=(100, 97))
+    make(tmp_path, "test", size=(100, 97))
+    data = load(tmp_path, unlabelled=str(tmp_path / "test"))
+    assert data.train.labels.tolist() == [0, 0, 0, 1, 1, 1, *[-1] * 6]
+    assert data.train.rows.tolist() == list(range(12))
+    assert data.num_rows == 12
+
+
+def test_resize_brings_small_images_of_unequal_size_into_memory(root):
+    Image.fromarray(picture(1, (40, 30))).save(root / "val" / "a" / "x.png")
+    data = load(root, resize=8)
+    assert data.train.images.shape == (6, 3, 8, 8)
+    assert isinstance(load(root).train, FileSplit)
+
+
+def test_refuses_a_folder_without_splits(tmp_path):
+    expected = "expected train/ and val/ or test/, each with a folder a class."
+    assert refusal(tmp_path) == f"PLACE has no train/; {expected}"
+    make(tmp_path)
+    assert refusal(tmp_path) == f"PLACE has no val/ or test/; {expected}"
+
+
+def test_refuses_differing_classes(root):
+    make(root, "val", classes=("c",))
+    assert refusal(root) == "PLACE: train/ and val/ differ in the classes c; give both the same."
+
+
+def test_refuses_an_empty_class(root):
+    for path in (root / "train" / "b").iterdir():
+        path.unlink()
+    assert refusal(root) == "PLACE/train/b holds no image; fill the class or remove its folder from every split."
+
+
+def test_refuses_a_single_class(tmp_path):
+    make(tmp_path, classes=("a",))
+    make(tmp_path, "test", classes=("a",))
+    assert refusal(tmp_path) == "PLACE/train has 1 class folders, expected two or more."
+
+
+def test_names_an_unreadable_image(root):
+    (root / "train" / "a" / "1.png").write_text("no image")
+    assert refusal(root) == (
+        "PLACE/train/a/1.png cannot be read as an image (cannot identify image file 'the file'); repair or remove it."
+    )
+
+
+def test_names_a_truncated_image(root):
+    path = root / "train" / "a" / "1.png"
+    path.write_bytes(path.read_bytes()[:100])
+    assert refusal(root).startswith("PLACE/train/a/1.png cannot be read as an image (")

@@ -1,0 +1,106 @@
+"""The declared taps of the CIFAR networks, against shapes worked out by hand."""
+
+import pytest
+import torch
+
+from mfkd.models import MODELS, build_model
+from mfkd.taps import find_taps, read
+
+SHAPES = {
+    "resnet20": {
+        "stem": (16, 32, 32),
+        "stage1": (16, 32, 32),
+        "stage2": (32, 16, 16),
+        "stage3": (64, 8, 8),
+        "penultimate": (64,),
+    },
+    "resnet8x4": {
+        "stem": (32, 32, 32),
+        "stage1": (64, 32, 32),
+        "stage2": (128, 16, 16),
+        "stage3": (256, 8, 8),
+        "penultimate": (256,),
+    },
+    "vgg13": {
+        "stage1": (64, 32, 32),
+        "stage2": (128, 16, 16),
+        "stage3": (256, 8, 8),
+        "stage4": (512, 4, 4),
+        "penultimate": (512,),
+    },
+    "wrn_16_2": {
+        "stem": (16, 32, 32),
+        "stage1": (32, 32, 32),
+        "stage2": (64, 16, 16),
+        "stage3": (128, 8, 8),
+        "penultimate": (128,),
+    },
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_shapes_at_32_px(name: str) -> None:
+    taps = find_taps(build_model(name, num_classes=4), (3, 32, 32))
+    stages = {tap: shape for tap, shape in SHAPES[name].items() if tap.startswith("stage")}
+    expected = SHAPES[name] | {f"{tap}.pre": shape for tap, shape in stages.items()}
+    middle = {3: "stage2", 4: "stage3"}[len(stages)]  # stage floor(n / 2) + 1
+    expected |= {"front": stages["stage1"], "middle": stages[middle], "bottom": stages[f"stage{len(stages)}"]}
+    assert {tap: spec.shape for tap, spec in taps.items()} == expected
+    assert all(tap == spec.name for tap, spec in taps.items())
+    assert taps["middle"].path == taps[middle].path
+    for tap, spec in taps.items():
+        stride = None if spec.shape is None or len(spec.shape) == 1 else 32 // spec.shape[1]
+        assert (spec.stride, spec.activated) == (stride, not tap.endswith(".pre"))
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_taps_are_on_their_side_of_the_activation(name: str) -> None:
+    torch.manual_seed(0)
+    model = build_model(name, num_classes=4)  # training mode: BatchNorm centres, so signs are mixed
+    taps = read(model, torch.randn(4, 3, 32, 32), model.tap_points).taps
+    for tap in taps:
+        if tap != "penultimate" and not tap.endswith(".pre"):
+            assert taps[tap].min() == 0
+        if tap.endswith(".pre"):
+            assert taps[tap].min() < 0
+            if not name.startswith("wrn"):  # there a BatchNorm stands between the sum and its activation
+                assert torch.equal(taps[tap].relu(), taps[tap.removesuffix(".pre")])
+
+
+def test_wrn_stages_are_the_normalised_activated_sums() -> None:
+    torch.manual_seed(0)
+    model = build_model("wrn_16_1", num_classes=4).eval()
+    taps = read(model, torch.randn(2, 3, 32, 32), model.tap_points).taps
+    for tap, norm in (
+        ("stage1", model.block2.layer[0].bn1),
+        ("stage2", model.block3.layer[0].bn1),
+        ("stage3", model.bn1),
+    ):
+        torch.testing.assert_close(norm(taps[f"{tap}.pre"]).relu(), taps[tap])
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_penultimate_makes_the_logits(name: str) -> None:
+    torch.manual_seed(0)
+    model = build_model(name, num_classes=4)
+    out = read(model, torch.randn(2, 3, 32, 32), model.tap_points)
+    classifier = model.get_submodule(model.classifier_path)
+    torch.testing.assert_close(classifier(out.taps["penultimate"]), out.logits)
+    last = max(tap for tap in out.taps if tap.startswith("stage") and not tap.endswith(".pre"))
+    torch.testing.assert_close(out.taps[last].mean((2, 3)), out.taps["penultimate"])
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_network_declares_taps_that_hold(name: str) -> None:
+    model = build_model(name, num_classes=4, in_channels=1)
+    assert len({spec.name for spec in model.tap_points}) == len(model.tap_points)
+    for size in (8, 28):
+        taps = find_taps(model, (1, size, size))
+        assert taps["front"].shape[1:] == (size, size)
+        assert taps["penultimate"].channels == model.get_submodule(model.classifier_path).in_features
+
+
+@pytest.mark.parametrize(("size", "cells", "stride"), [(8, 1, 8), (28, 3, 9), (32, 4, 8), (64, 4, 16)])
+def test_vgg_pools_once_more_from_64_px(size: int, cells: int, stride: int) -> None:
+    bottom = find_taps(build_model("vgg8"), (3, size, size))["bottom"]
+    assert (bottom.shape, bottom.stride) == ((512, cells, cells), stride)
