@@ -1,8 +1,18 @@
 import pytest
 import yaml
 
-from mfkd import config as module
-from mfkd.config import RunConfig, TrainConfig, config_hash, load_config, read_yaml, recipe_names, recipe_path, to_yaml
+from mfkd import shipped as module
+from mfkd.config import (
+    RunConfig,
+    TrainConfig,
+    config_hash,
+    describe_keys,
+    load_config,
+    read_yaml,
+    recipe_names,
+    recipe_path,
+    to_yaml,
+)
 from mfkd.errors import ConfigError, UnknownNameError
 
 
@@ -79,26 +89,42 @@ def test_every_bounded_field_stands_in_the_table_of_ranges():
 @pytest.mark.parametrize(
     ("overrides", "text"),
     [
-        (["train.epochs=abc"], "train.epochs: got 'abc', expected a whole number."),
-        (["train.epochs=0"], "train.epochs: got 0, expected 1 or more."),
-        (["train.epochs=yes"], "train.epochs: got True, expected something else than true or false."),
+        (["train.epochs=abc"], "train.epochs: got 'abc', expected a whole number (passes over the training images)."),
+        (["train.epochs=0"], "train.epochs: got 0, expected 1 or more (passes over the training images)."),
+        (
+            ["train.epochs=yes"],
+            "train.epochs: got True, expected something else than true or false (passes over the training images).",
+        ),
         (["train.lr=0"], "train.lr: got 0, expected more than 0 (peak learning rate)."),
         (["train.lr=fast"], "train.lr: got 'fast', expected a number (peak learning rate)."),
         (["train.lr=.inf"], "train.lr: got inf, expected a finite number (peak learning rate)."),
-        (["train.gamma=2"], "train.gamma: got 2, expected 1 or less."),
-        (["train.label_smoothing=1"], "train.label_smoothing: got 1, expected less than 1."),
-        (["train.nesterov=maybe"], "train.nesterov: got 'maybe', expected true or false."),
-        (["train.nesterov=[]"], "train.nesterov: got [], expected true or false."),
-        (["train.optimizer=adam"], "train.optimizer: got 'adam', expected 'sgd' or 'adamw'."),
-        (["train.epochs=1.5"], "train.epochs: got 1.5, expected a whole number."),
-        (["train.epochs=[]"], "train.epochs: got [], expected a whole number."),
+        (["train.gamma=2"], "train.gamma: got 2, expected 1 or less (factor at each milestone)."),
+        (
+            ["train.label_smoothing=1"],
+            "train.label_smoothing: got 1, expected less than 1 (share of the label spread over all classes).",
+        ),
+        (
+            ["train.nesterov=maybe"],
+            "train.nesterov: got 'maybe', expected true or false (look ahead along the momentum).",
+        ),
+        (["train.nesterov=[]"], "train.nesterov: got [], expected true or false (look ahead along the momentum)."),
+        (
+            ["train.optimizer=adam"],
+            "train.optimizer: got 'adam', expected 'sgd' or 'adamw' (what updates the weights).",
+        ),
+        (["train.epochs=1.5"], "train.epochs: got 1.5, expected a whole number (passes over the training images)."),
+        (["train.epochs=[]"], "train.epochs: got [], expected a whole number (passes over the training images)."),
         (["train.lr=[]"], "train.lr: got [], expected a number (peak learning rate)."),
         (["train=3"], "train: got 3, expected a mapping of keys."),
         (["out=3"], "out: got 3, expected text (run folder)."),
         (["out=true"], "out: got True, expected something else than true or false (run folder)."),
         (["cache.views=2"], "cache.views: got 2, expected null (null: live teacher)."),
-        (["seeds=[]"], "seeds: got [], expected 1 or more entries."),
-        (["log.trackers=3"], "log.trackers: got 3, expected a list."),
+        (["seeds=[]"], "seeds: got [], expected 1 or more entries (one student alone and one distilled for each)."),
+        (
+            ["log.trackers=3"],
+            "log.trackers: got 3, expected a list "
+            "(any of tensorboard, wandb, mlflow, comet_ml, aim, clearml, dvclive, swanlab, trackio; [] for none).",
+        ),
         (["data={1: 2}"], "data.1: got 1, expected text as the key."),
         (
             ["student.options=3"],
@@ -116,7 +142,10 @@ def test_every_bounded_field_stands_in_the_table_of_ranges():
         (["method=3"], "method: got 3, expected a preset or a mapping such as {kd: {weight: 1.0}}."),
         (["method={kd: 3}"], "method: got {'kd': 3}, expected a preset or a mapping such as {kd: {weight: 1.0}}."),
         (["method={}"], "method: got {}, expected a preset or a mapping such as {kd: {weight: 1.0}}."),
-        (["teacher.train.epochs=0"], "teacher.train.epochs: got 0, expected 1 or more."),
+        (
+            ["teacher.train.epochs=0"],
+            "teacher.train.epochs: got 0, expected 1 or more (passes over the training images).",
+        ),
         (["teacher.train.accumulate=3"], "teacher.train: batch_size 64 does not divide into accumulate=3 equal parts."),
         (
             ["train.epoch=3"],
@@ -201,7 +230,7 @@ def test_missing_recipe_is_refused(tmp_path):
     path = tmp_path / "r.yaml"
     with pytest.raises(ConfigError) as caught:
         load_config(path)
-    assert str(caught.value) == f"recipe {path} does not exist; `mfkd run --help` names the ready ones."
+    assert str(caught.value) == f"recipe {path} does not exist; `mfkd run --recipes` lists the ready ones."
     with pytest.raises(ConfigError, match="does not exist"):
         read_yaml(tmp_path)
 
@@ -248,19 +277,17 @@ def test_config_cannot_be_changed():
         RunConfig().out = "x"
 
 
-OBVIOUS = {"epochs", "optimizer", "momentum", "nesterov", "weight_decay", "schedule", "gamma", "label_smoothing"}
-OBVIOUS |= {"precision", "channels_last", "seed", "seeds", "std", "trackers"}
+def test_every_key_has_a_default_and_a_meaning():
+    rows = {key: (default, meaning) for key, default, meaning in describe_keys()}
+    assert rows["train.epochs"] == ("240", "passes over the training images")
+    assert rows["train.optimizer"] == ("sgd", "sgd, adamw: what updates the weights")
+    assert rows["train.milestones"][0] == "[150, 180, 210]"
+    assert rows["data.resize"][0] == "null"
+    assert [key for key, (_, meaning) in rows.items() if not meaning] == []
 
 
-def test_every_key_is_described_or_the_field_s_own_word():
-    def undescribed(model):
-        for name, field in model.model_fields.items():
-            if hasattr(field.annotation, "model_fields"):
-                yield from undescribed(field.annotation)
-            elif not field.description:
-                yield name
-
-    assert set(undescribed(RunConfig)) == OBVIOUS
+def test_described_defaults_read_back_to_the_default_config():
+    assert load_config(None, [f"{key}={default}" for key, default, _ in describe_keys()]) == RunConfig()
 
 
 @pytest.mark.parametrize("name", ["digits", "digits.yaml", "recipes/digits.yaml"])
@@ -291,7 +318,7 @@ def test_installed_recipes_come_before_those_of_the_checkout(tmp_path, monkeypat
     (tmp_path / "recipes").mkdir()
     (tmp_path / "recipes" / "a.yaml").touch()
     package.mkdir(parents=True)
-    monkeypatch.setattr(module, "__file__", str(package / "config.py"))
+    monkeypatch.setattr(module, "__file__", str(package / "shipped.py"))
     assert recipe_names() == ["a"]
     (package / "recipes").mkdir()
     (package / "recipes" / "b.yaml").touch()

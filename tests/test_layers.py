@@ -13,7 +13,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "mfkd"
 # A module may import what stands on an earlier line, and its own folder.
 LAYERS = (
     {"errors", "types", "seeding"},
-    {"files", "validation", "overrides"},
+    {"files", "validation", "overrides", "shipped"},
     {"config", "records", "functional"},
     {"summary"},
     {"nn", "models", "taps", "data"},

@@ -7,14 +7,15 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import Field, field_validator, model_validator
 
-from mfkd.errors import ConfigError, UnknownNameError
+from mfkd.errors import ConfigError
 from mfkd.overrides import apply_override
-from mfkd.validation import Frozen, config_error, validated
+from mfkd.shipped import recipe_names, recipe_path
+from mfkd.validation import Frozen, config_error, describe, validated
 
 __all__ = [
     "AugmentConfig",
@@ -27,10 +28,13 @@ __all__ = [
     "TrainConfig",
     "config_error",
     "config_hash",
+    "describe_keys",
+    "fingerprint",
     "load_config",
     "read_yaml",
     "recipe_names",
     "recipe_path",
+    "settings",
     "to_yaml",
 ]
 
@@ -82,27 +86,31 @@ class AugmentConfig(Frozen):
 class TrainConfig(Frozen):
     """One training of one network; the published CIFAR-100 protocol by default."""
 
-    epochs: Positive = 240
+    epochs: Positive = Field(default=240, description="passes over the training images")
     batch_size: Positive = Field(default=64, description="images an update, over all processes and accumulated parts")
-    optimizer: Literal["sgd", "adamw"] = "sgd"
+    optimizer: Literal["sgd", "adamw"] = Field(default="sgd", description="what updates the weights")
     lr: float = Field(default=0.05, gt=0, allow_inf_nan=False, description="peak learning rate")
-    momentum: Share = 0.9
-    nesterov: bool = False
-    weight_decay: NonNegative = 5e-4
-    schedule: Literal["multistep", "cosine", "onecycle", "constant"] = "multistep"
+    momentum: Share = Field(default=0.9, description="of sgd")
+    nesterov: bool = Field(default=False, description="look ahead along the momentum")
+    weight_decay: NonNegative = Field(default=5e-4, description="on all weights, BatchNorm's and biases too")
+    schedule: Literal["multistep", "cosine", "onecycle", "constant"] = Field(
+        default="multistep", description="how the learning rate moves"
+    )
     milestones: tuple[Positive, ...] = Field(
         default=(150, 180, 210), description="epochs after which multistep multiplies by gamma"
     )
-    gamma: float = Field(default=0.1, gt=0, le=1)
+    gamma: float = Field(default=0.1, gt=0, le=1, description="factor at each milestone")
     warmup_epochs: NonNegative = Field(default=0.0, description="linear warm-up; 0 with onecycle means 20% of the run")
     clip: float | None = Field(default=None, gt=0, description="largest gradient norm")
     ema: float | None = Field(
         default=None, gt=0, lt=1, description="decay of an averaged copy, which is then evaluated and kept"
     )
-    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
-    precision: Literal["fp32", "bf16", "fp16", "fp64"] = "fp32"
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1, description="share of the label spread over all classes")
+    precision: Literal["fp32", "bf16", "fp16", "fp64"] = Field(
+        default="fp32", description="the half precisions are mixed with fp32, fp16 needs CUDA"
+    )
     accumulate: Positive = Field(default=1, description="parts into which a batch is split")
-    channels_last: bool = True
+    channels_last: bool = Field(default=True, description="memory layout of images and weights; usually faster")
     sync_batchnorm: bool = Field(default=False, description="share BatchNorm statistics between processes (CUDA)")
     evaluate_every: Positive = Field(default=1, description="epochs between evaluations; the last epoch always counts")
 
@@ -134,7 +142,7 @@ class TeacherConfig(ModelConfig):
 
     model: str = Field(default="resnet20", description="a name of `mfkd models`, timm/NAME or torchvision/NAME")
     head: Literal["keep", "tune"] = Field(
-        default="keep", description="tune: fit a new classifier on the frozen teacher first"
+        default="keep", description="tune fits a new classifier on the frozen teacher first"
     )
     classes: Positive | None = Field(
         default=None, description="classes of the head in `weights`; null: read from the file, else the data's"
@@ -142,9 +150,11 @@ class TeacherConfig(ModelConfig):
     mean: tuple[float, ...] | None = Field(
         default=None, description="statistics the teacher was trained with; null: the data's"
     )
-    std: tuple[Annotated[float, Field(gt=0)], ...] | None = None
+    std: tuple[Annotated[float, Field(gt=0)], ...] | None = Field(
+        default=None, description="deviations that belong to `mean`; null: the data's"
+    )
     image_size: Positive | None = Field(default=None, description="size the teacher expects; null: the data's")
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, description="seed of the teacher's training, one for all students")
     train: dict[str, Any] = Field(
         default_factory=dict, description="differences from `train` when the teacher is trained here"
     )
@@ -159,7 +169,9 @@ class CacheConfig(Frozen):
 class LogConfig(Frozen):
     """Where progress goes besides `log.csv`."""
 
-    trackers: tuple[Tracker, ...] = ("tensorboard",)
+    trackers: tuple[Tracker, ...] = Field(
+        default=("tensorboard",), description=f"any of {', '.join(get_args(Tracker))}; [] for none"
+    )
 
 
 class RunConfig(Frozen):
@@ -176,7 +188,9 @@ class RunConfig(Frozen):
     augment: AugmentConfig = Field(default_factory=AugmentConfig)
     cache: CacheConfig = Field(default_factory=CacheConfig)
     log: LogConfig = Field(default_factory=LogConfig)
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(0,), min_length=1)
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        default=(0,), min_length=1, description="one student alone and one distilled for each"
+    )
 
     @field_validator("method", mode="before")
     @classmethod
@@ -225,26 +239,9 @@ def load_config(
     return config
 
 
-def recipe_names() -> list[str]:
-    """The recipes that come with mfkd, without their ending."""
-    return sorted(path.stem for path in _recipes().glob("*.yaml"))
-
-
-def recipe_path(name: str) -> Path:
-    """The file of a shipped recipe, given as `digits`, `digits.yaml` or `recipes/digits.yaml`.
-
-    Raises:
-        UnknownNameError: no such recipe.
-    """
-    stem = Path(name).name.removesuffix(".yaml")
-    if stem not in recipe_names():
-        raise UnknownNameError("recipe", name, recipe_names(), "a path to a YAML file is welcome too.")
-    return _recipes() / f"{stem}.yaml"
-
-
-def _recipes() -> Path:
-    installed = Path(__file__).parent / "recipes"
-    return installed if installed.is_dir() else Path(__file__).parents[2] / "recipes"  # in a checkout
+def describe_keys() -> list[tuple[str, str, str]]:
+    """Every key of a recipe: dotted name, default, meaning."""
+    return describe(RunConfig)
 
 
 def _find(path: Path) -> Path:
@@ -257,7 +254,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, IsADirectoryError):
-        raise ConfigError(f"recipe {path} does not exist; `mfkd run --help` names the ready ones.") from None
+        raise ConfigError(f"recipe {path} does not exist; `mfkd run --recipes` lists the ready ones.") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"recipe {path} is not valid YAML: {' '.join(str(error).split())}.") from None
     if raw is None:
@@ -275,5 +272,16 @@ def to_yaml(config: RunConfig) -> str:
 
 def config_hash(config: RunConfig) -> str:
     """Twelve hex digits over everything that can change a result (not `out`, `log`, `seeds`, `data.workers`)."""
-    raw = config.model_dump(mode="json", exclude={"out": True, "log": True, "seeds": True, "data": {"workers", "root"}})
-    return hashlib.sha256(json.dumps(raw, sort_keys=True).encode()).hexdigest()[:12]
+    return fingerprint(settings(config))
+
+
+def settings(config: RunConfig) -> dict[str, Any]:
+    """Every key that can change a result, as plain values."""
+    return config.model_dump(
+        mode="json", exclude={"out": True, "log": True, "seeds": True, "data": {"workers", "root"}}
+    )
+
+
+def fingerprint(values: dict[str, Any]) -> str:
+    """Twelve hex digits over plain values."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]

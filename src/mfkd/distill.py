@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from operator import length_hint
 from typing import Any
 
 import torch
@@ -11,13 +12,12 @@ from torch import Tensor, nn
 from mfkd.errors import ConfigError, ShapeError
 from mfkd.methods import build, resolve
 from mfkd.methods.base import Context, Method, Preparation
-from mfkd.taps.choose import find_taps
-from mfkd.taps.choose import resolve as resolve_taps
+from mfkd.taps.choose import TapsOf
 from mfkd.taps.probe import count_classes
 from mfkd.taps.reader import read
 from mfkd.teacher.frozen import FrozenTeacher
 from mfkd.teacher.source import LiveSource
-from mfkd.types import UNLABELLED, Batch, Outputs, TapSpec
+from mfkd.types import UNLABELLED, Batch, Outputs
 
 Item = Batch | tuple[Tensor, Tensor] | list[Tensor]
 
@@ -66,6 +66,8 @@ class Distiller(nn.Module):
         ['ce', 'kd']
     """
 
+    teacher: FrozenTeacher | None
+
     def __init__(
         self,
         teacher: nn.Module | None,
@@ -93,12 +95,9 @@ class Distiller(nn.Module):
                 f"method {', '.join(spec.methods)} needs a teacher, got None; use method='none' for plain training."
             )
         num_classes = count_classes(student, input_shape)
-        student_taps = find_taps(student, input_shape) if spec.methods else {}
-        teacher_taps: dict[str, TapSpec] = {}
-        own_shape = input_shape
-        if teacher is not None and spec.methods:
-            own_shape = teacher.input_shape(input_shape)
-            teacher_taps = teacher.specs = find_taps(teacher.network, own_shape)
+        own_shape = input_shape if teacher is None else teacher.input_shape(input_shape)
+        student_taps = TapsOf(student, input_shape) if spec.methods else {}
+        teacher_taps = TapsOf(teacher.network, own_shape) if teacher is not None and spec.methods else {}
         context = Context(
             student=student_taps,
             teacher=teacher_taps,
@@ -112,11 +111,10 @@ class Distiller(nn.Module):
         self.objective = build(spec, context)
         self.notes: list[str] = list(self.objective.notes)
         needs = self.objective.needs
-        self.student_taps = resolve_taps(student, input_shape, needs.student, student_taps)
+        self.student_taps = [student_taps[name] for name in needs.student]
         self.source = None
         if teacher is not None and spec.methods:
-            specs = resolve_taps(teacher.network, own_shape, needs.teacher, teacher_taps)
-            self.source = LiveSource(teacher, specs, self.objective)
+            self.source = LiveSource(teacher, {name: teacher_taps[name] for name in needs.teacher}, self.objective)
 
     def forward(
         self, images: Tensor, labels: Tensor | None = None, index: Tensor | None = None, target: Tensor | None = None
@@ -131,7 +129,7 @@ class Distiller(nn.Module):
         """
         batch = self._batch(images, labels, index, target)
         knowledge = self.source.knowledge(batch) if self.source is not None else None
-        outputs = read(self.student, images, self.student_taps.values())
+        outputs = read(self.student, images, self.student_taps)
         loss, terms = self.objective(outputs, knowledge, batch, self.label_smoothing)
         return DistillOutput(loss, {name: term.detach() for name, term in terms.items()}, outputs.logits)
 
@@ -152,10 +150,10 @@ class Distiller(nn.Module):
             autocast: context in which the networks run, for mixed precision.
             on_step: called with the method's name, updates done and updates in all (0: unknown).
         """
-        for name, method in self.objective.methods.items():
+        for name, method in self.objective.named():
             stage = method.preparation()
             if stage is not None and self.source is not None:
-                self._run_stage(name, stage, loader, autocast, on_step)
+                self._run_stage(name, stage, self.source, loader, autocast=autocast, on_step=on_step)
 
     def set_progress(self, progress: float) -> None:
         """Tell the methods how far the run is, 0 to 1 (warm-ups and curricula follow it)."""
@@ -169,14 +167,14 @@ class Distiller(nn.Module):
         self,
         name: str,
         stage: Preparation,
+        source: LiveSource,
         loader: Iterable[Item],
+        *,
         autocast: Callable[[], AbstractContextManager[Any]],
         on_step: Callable[[str, int, int], None] | None,
     ) -> None:
-        assert self.source is not None
         device = next(self.student.parameters()).device
-        length = len(loader) if hasattr(loader, "__len__") else 0
-        total, done = stage.epochs * length, 0
+        total, done = stage.epochs * length_hint(loader), 0
         optimizer = scheduler = None
         if stage.parameters:
             optimizer = torch.optim.SGD(stage.parameters, lr=stage.lr, momentum=0.9, weight_decay=5e-4)
@@ -189,9 +187,9 @@ class Distiller(nn.Module):
                     item if isinstance(item, Batch) else self._batch(item[0].to(device), item[1].to(device), None, None)
                 )
                 with autocast():
-                    raw = self.source.raw(batch)
+                    raw = source.raw(batch)
                     outputs: Outputs | None = (
-                        read(self.student, batch.image, self.student_taps.values()) if stage.needs_student else None
+                        read(self.student, batch.image, self.student_taps) if stage.needs_student else None
                     )
                     loss = stage.step(outputs, raw, batch)
                 if optimizer is not None and loss is not None:
@@ -205,7 +203,8 @@ class Distiller(nn.Module):
                     on_step(name, done, total)
             if done == before:
                 raise ConfigError(
-                    f"prepare got a loader that yields no batch (pass {stage.epochs} wanted); give a list or DataLoader, not a used-up iterator."
+                    f"prepare got a loader that yields no batch ({stage.epochs} passes wanted); "
+                    "give a list or DataLoader, not a used-up iterator."
                 )
         stage.finish()
 
@@ -227,5 +226,5 @@ class Distiller(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Distiller":
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if self.teacher is not None:
-            self.teacher._apply(fn)
+            self.teacher._apply(fn)  # type: ignore[no-untyped-call]
         return self

@@ -5,10 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
-from mfkd.config import ModelConfig, RunConfig, load_config, to_yaml
-from mfkd.data import ImageData, MemorySplit, load_data
+from mfkd.config import ModelConfig, RunConfig, load_config, settings, to_yaml
+from mfkd.data import ImageData, MemorySplit, load_data, train_loader
 from mfkd.distill import Distiller
 from mfkd.errors import ConfigError
 from mfkd.files import read_json, write_atomic, write_json, write_text
@@ -21,7 +19,7 @@ from mfkd.teacher.load import is_ready, load_teacher
 from mfkd.teacher.tune import tune_head
 from mfkd.train.cost import cost
 from mfkd.train.job import Job
-from mfkd.train.runtime import processes
+from mfkd.train.runtime import device, processes, start
 from mfkd.train.session import measure, train
 from mfkd.train.student import Card, load_student
 
@@ -73,73 +71,127 @@ def open_plan(config: RunConfig) -> Plan:
     return Plan(config.model_copy(update={"augment": filled}), data)
 
 
+def rehearse(plan: Plan) -> None:
+    """Build all that the run will build, so that it is refused now and not hours later, on any disk.
+
+    Raises:
+        MfkdError: a network, weights file, tap, batch size or device option that will not do.
+    """
+    config, data = plan.config, plan.data
+    teacher = stand_in(plan)
+    build_student(plan, "distilled", config.seeds[0], teacher)
+    for job in (plan.teacher_job(), plan.student_job("alone", config.seeds[0])):
+        start(job.training, config.log, job.folder)
+        train_loader(
+            data,
+            config.data,
+            config.augment,
+            batch_size=job.training.batch_size,
+            seed=job.seed,
+            device="cpu",
+            world=processes()[1],
+            accumulate=job.training.accumulate,
+        )
+
+
+def stand_in(plan: Plan) -> FrozenTeacher:
+    """The teacher as it will be used, but with random weights in all that is yet to be learnt."""
+    teacher = plan.config.teacher
+    if is_ready(teacher):
+        loaded = load_teacher(teacher, plan.data)
+        if teacher.head == "keep":
+            return loaded
+    elif plan.teacher_job().record.exists():
+        return FrozenTeacher(load_student(plan.teacher_job().folder))
+    network = build_teacher(plan).student
+    return FrozenTeacher(network, image_size=teacher.image_size)
+
+
 def claim_folder(plan: Plan) -> None:
-    """Write the complete recipe into the run folder, or check that the one there is the same.
+    """Write the complete recipe into the run folder, once `check` has found no fault."""
+    check(plan)
+    if processes()[0] == 0:
+        write_text(plan.folder / "config.yaml", to_yaml(plan.config))
+
+
+def check(plan: Plan) -> None:
+    """Refuse a run folder that holds another run, or a new run that cannot work; write nothing.
 
     Raises:
         ConfigError: the folder holds another run; names the first differing key.
+        MfkdError: whatever `rehearse` refuses.
     """
     path = plan.folder / "config.yaml"
     if path.exists():
-        # Seeds may be added to a run, and where it lies or logs to may change.
-        fixed = {"out": True, "log": True, "seeds": True}
-        before = load_config(path).model_dump(mode="json", exclude=fixed)
-        difference = next(_differences(before, plan.config.model_dump(mode="json", exclude=fixed)), None)
+        # Seeds may be added to a run, and where it lies, reads and logs may change.
+        difference = next(_differences(settings(load_config(path)), settings(plan.config)), None)
         if difference is not None:
             key, old, new = difference
             raise ConfigError(
-                f"{plan.folder} holds another run: {key} is {old!r} there and {new!r} here; choose another folder with out=."
+                f"{plan.folder} holds another run: {key} is {old!r} there and {new!r} here; "
+                "choose another folder with out=."
             )
-    if processes()[0] == 0:
-        write_text(path, to_yaml(plan.config))
+    else:
+        rehearse(plan)
 
 
 def obtain_teacher(plan: Plan) -> FrozenTeacher:
     """Load the teacher that the recipe names, or train it in the run folder; frozen, on its device."""
     config, data = plan.config, plan.data
     job = plan.teacher_job()
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     if is_ready(config.teacher):
-        teacher = load_teacher(config.teacher, data).to(device)
+        teacher = load_teacher(config.teacher, data).to(device())
         if config.teacher.head == "tune":
             tune_head(teacher, data, config.data, job.folder / "head.safetensors")
         return teacher
+    train(job, lambda: build_teacher(plan), data, _card(plan, config.teacher))
+    return FrozenTeacher(load_student(job.folder)).to(device())
 
-    def build() -> Distiller:
-        network = build_model(config.teacher.model, len(data.classes), data.channels, **config.teacher.options)
-        return Distiller(
-            None, network, PLAIN, input_shape=plan.input_shape, label_smoothing=job.training.label_smoothing
-        )
 
-    train(job, build, data, _card(plan, config.teacher))
-    return FrozenTeacher(load_student(job.folder)).to(device)
+def build_teacher(plan: Plan) -> Distiller:
+    """The teacher as a network to be trained."""
+    teacher, data = plan.config.teacher, plan.data
+    network = build_model(teacher.model, len(data.classes), data.channels, **teacher.options)
+    smoothing = plan.config.teacher_training().label_smoothing
+    return Distiller(None, network, PLAIN, input_shape=plan.input_shape, label_smoothing=smoothing)
+
+
+def build_student(plan: Plan, kind: Kind, seed: int, teacher: FrozenTeacher | None) -> Distiller:
+    """A student to be trained; the teacher is used only where it is distilled."""
+    config, data = plan.config, plan.data
+    student = build_model(
+        config.student.model, len(data.classes), data.channels, config.student.weights, **config.student.options
+    )
+    distilled = kind == "distilled"
+    return Distiller(
+        teacher if distilled else None,
+        student,
+        config.method if distilled else PLAIN,
+        input_shape=plan.input_shape,
+        num_samples=data.num_rows,
+        labels=data.train_labels(),
+        label_smoothing=config.train.label_smoothing,
+        seed=seed,
+    )
 
 
 def train_student(plan: Plan, kind: Kind, seed: int, teacher: FrozenTeacher | None) -> RunRecord:
     """Train one student; `alone` uses the teacher for nothing but the agreement."""
-    config, data = plan.config, plan.data
-    job = plan.student_job(kind, seed)
-    distilled = kind == "distilled"
-
-    def build() -> Distiller:
-        student = build_model(
-            config.student.model, len(data.classes), data.channels, config.student.weights, **config.student.options
-        )
-        return Distiller(
-            teacher if distilled else None,
-            student,
-            config.method if distilled else PLAIN,
-            input_shape=plan.input_shape,
-            num_samples=data.num_rows,
-            labels=data.train_labels(),
-            label_smoothing=config.train.label_smoothing,
-            seed=seed,
-        )
-
+    data, job = plan.data, plan.student_job(kind, seed)
     reference = None
     if teacher is not None and teacher.count_classes(plan.input_shape) == len(data.classes):
         reference = teacher.logits
-    return train(job, build, data, _card(plan, config.student), reference)
+    record = train(
+        job, lambda: build_student(plan, kind, seed, teacher), data, _card(plan, plan.config.student), reference
+    )
+    own_teacher = plan.config.teacher.model_dump(mode="json")
+    if reference is not None and ("agreement" not in record.metrics or record.config["teacher"] != own_teacher):
+        # A student alone depends on no teacher, so its folder may come from a run with another or none.
+        metrics = {**record.metrics, **measure(load_student(job.folder).to(device()), data, job, reference)}
+        record = record.model_copy(update={"metrics": metrics, "config": plan.config.model_dump(mode="json")})
+        if processes()[0] == 0:
+            record.save(job.record)
+    return record
 
 
 def run(plan: Plan, say: Callable[[str], None]) -> dict[str, Any]:

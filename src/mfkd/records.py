@@ -21,7 +21,8 @@ class RunRecord(BaseModel):
 
     Args:
         kind: "teacher", "alone" or "distilled".
-        config: the complete resolved recipe; `config_hash` is its stable hash.
+        config: the complete resolved recipe.
+        config_hash: over those of its settings that can change this very training.
         seed: seed of weights, order and mixing.
         training: the training settings that this very run used.
         method: the resolved methods with all options; empty for plain training.

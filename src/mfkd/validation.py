@@ -1,8 +1,9 @@
 """Checks of raw options against a frozen model; the first fault becomes one readable line."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
+import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
@@ -69,14 +70,37 @@ def config_error(model: type[BaseModel], error: ValidationError, prefix: str = "
     dotted = prefix + ".".join(path)
     if first["type"] == "extra_forbidden":
         parent = _model_at(model, path[:-1])
-        known = parent.model_fields if parent else ()
-        return UnknownNameError("key", dotted, [prefix + ".".join([*path[:-1], name]) for name in known])
+        # What stands elsewhere under the same name is what was meant.
+        known = [key for key, _, _ in describe(model) if key.rpartition(".")[2] == path[-1]] or [
+            ".".join([*path[:-1], name]) for name in (parent.model_fields if parent else ())
+        ]
+        return UnknownNameError("key", dotted, [prefix + key for key in known])
     if first["type"] == "value_error":
         where = f"{dotted.rstrip('.')}: " if dotted else ""
         return ConfigError(f"{where}{first['msg'].removeprefix('Value error, ')}.")
     expected = _EXPECTED.get(first["type"], "").format(**first.get("ctx", {}))
     message = f"expected {expected}" if expected else f"{first['msg'][:1].lower()}{first['msg'][1:]}"
     return ConfigError(f"{dotted}: got {first['input']!r}, {message}{_about(model, path)}.")
+
+
+def describe(model: type[BaseModel], prefix: str = "") -> list[tuple[str, str, str]]:
+    """Every key of `model` in the order of its fields, those of nested models in their place.
+
+    Returns:
+        Rows (dotted key, default as one would write it, meaning with the choices if there are any).
+    """
+    rows = []
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            rows += describe(kind, f"{prefix}{name}.")
+            continue
+        default = field.get_default(call_default_factory=True)
+        written = yaml.safe_dump(default, default_flow_style=True, width=1000)
+        choices = get_args(kind) if get_origin(kind) is Literal else ()
+        meaning = ": ".join(part for part in (", ".join(choices), field.description) if part)
+        rows.append((prefix + name, written.removesuffix("...\n").strip(), meaning))
+    return rows
 
 
 def _about(model: type[BaseModel], path: Sequence[str]) -> str:

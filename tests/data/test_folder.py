@@ -127,3 +127,11 @@ def test_names_a_truncated_image(root):
     path = root / "train" / "a" / "1.png"
     path.write_bytes(path.read_bytes()[:100])
     assert refusal(root).startswith("PLACE/train/a/1.png cannot be read as an image (")
+
+
+def test_refuses_to_hold_out_the_last_image_of_every_class(tmp_path):
+    make(tmp_path, count=1)
+    make(tmp_path, "test")
+    assert refusal(tmp_path, ConfigError, val_fraction=0.5) == (
+        "data.val_fraction=0.5 needs a class with two or more images to hold one out."
+    )

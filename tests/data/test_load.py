@@ -97,7 +97,7 @@ def test_unlabelled_images_join_every_batch_draw(tmp_path):
             {"name": "tar:x"},
             UnknownNameError,
             "unknown data set 'tar:x'; known: digits, cifar10, cifar100, fashion_mnist, "
-            "folder:PATH, parquet:PATH, hf:PATH. see data.name.",
+            "folder:PATH, parquet:PATH, hf:NAME. see data.name.",
         ),
         (
             {"name": "folder:"},

@@ -1,54 +1,78 @@
 """The command line: parse, call, print. One file a command; refusals are one line and exit code 2."""
 
+import io
+import os
 import sys
+import time
+from collections.abc import Callable
+from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from mfkd.cli import evaluate, listing, predict, run, steps
+from mfkd.cli import evaluate, listing, predict, run, screen, steps
+from mfkd.cli.command import INTERRUPTED, Command, Group, examples, prose
 from mfkd.errors import MfkdError
-
-INTERRUPTED = 130  # 128 + SIGINT, the shell's custom
 
 app = typer.Typer(
     name="mfkd",
     help="Train small image classifiers that learn from a big one by fusing its feature maps.",
-    epilog="Start with `mfkd run`: it needs nothing and takes about two minutes.",
+    epilog=examples(
+        {
+            "mfkd run": "the whole job on the embedded digits, two minutes",
+            "mfkd run --recipes": "what else is ready to run",
+            "mfkd COMMAND --help": "what a command does",
+        }
+    ),
+    cls=Group,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("run")(run.run)
-app.command("train")(steps.train)
-app.command("distill")(steps.distill)
-app.command("evaluate")(evaluate.evaluate)
-app.command("predict")(predict.predict)
-app.command("models")(listing.models)
-app.command("methods")(listing.methods)
-app.command("taps")(listing.taps)
+
+COMMANDS: tuple[tuple[Callable[..., None], str | None], ...] = (
+    (run.run, run.EXAMPLES),
+    (steps.train, steps.TRAIN_EXAMPLES),
+    (steps.distill, steps.DISTILL_EXAMPLES),
+    (evaluate.evaluate, evaluate.EXAMPLES),
+    (predict.predict, predict.EXAMPLES),
+    (listing.models, None),
+    (listing.methods, listing.METHODS_EXAMPLES),
+    (listing.taps, listing.TAPS_EXAMPLES),
+)
+for function, epilog in COMMANDS:
+    app.command(function.__name__, cls=Command, help=prose(function.__doc__ or ""), epilog=epilog)(function)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from mfkd import __version__
+
+        screen.tell(f"mfkd {__version__}")
+        raise typer.Exit
 
 
 @app.callback()
 def _top(
-    version: bool = typer.Option(False, "--version", help="Print the version and exit.", is_eager=True),
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
 ) -> None:
-    if version:
-        from mfkd import __version__
-
-        Console().print(f"mfkd {__version__}", highlight=False)
-        raise typer.Exit
+    del version  # read by its callback
 
 
 def main() -> None:
     """Run the command line; `mfkd` and `python -m mfkd` end here."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without ± is no reason to fail
     try:
         app()
     except MfkdError as error:
         interrupted = type(error).__name__ == "Interrupted"
-        Console(stderr=True, soft_wrap=True).print(
-            f"[bold]mfkd:[/] {'' if interrupted else '[red]error:[/] '}", end="", highlight=False
-        )
-        Console(stderr=True, soft_wrap=True).print(" ".join(str(error).split()), markup=False, highlight=False)
+        text = " ".join(str(error).split())
+        if os.environ.get("RANK", "0") != "0":
+            time.sleep(5)  # torchrun ends this process meanwhile, if the first one has told the same
+        screen.complain(text if interrupted else f"error: {text}")
         sys.exit(INTERRUPTED if interrupted else 2)

@@ -1,37 +1,81 @@
 """`mfkd train` and `mfkd distill`: single steps of `mfkd run`, in the same run folder."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from mfkd.cli.words import EPILOG, Words
+from mfkd.cli import screen
+from mfkd.cli.command import examples
+from mfkd.cli.words import Json, Overrides, Recipe, plan_from
+
+if TYPE_CHECKING:
+    from mfkd.records import RunRecord
+
+TRAIN_EXAMPLES = examples(
+    {
+        "mfkd train": "resnet8 on the digits",
+        "mfkd train student.model=resnet14 out=runs/b": "another network",
+        "mfkd train my.yaml train.epochs=30 seeds=[0,1,2]": "your recipe, three seeds",
+    }
+)
+DISTILL_EXAMPLES = examples(
+    {
+        "mfkd distill": "the digits",
+        "mfkd distill method=kd out=runs/kd": "with another method",
+        "mfkd distill teacher.weights=big.safetensors": "with a teacher that you have",
+        "torchrun --nproc-per-node 2 -m mfkd distill": "with two processes",
+    }
+)
 
 
-def train(words: Words = None) -> None:
-    """Train the student alone, without a teacher, for every seed of the recipe."""
-    _students(words, "alone")
+def train(recipe: Recipe = None, overrides: Overrides = None, as_json: Json = False) -> None:
+    """Train the student alone, without a teacher, for every seed.
 
-
-def distill(words: Words = None) -> None:
-    """Distil the student from the teacher, for every seed of the recipe.
-
-    The teacher is loaded, or trained first if the recipe names no weights. With several processes:
-    [cyan]torchrun --nproc-per-node 2 -m mfkd distill recipes/digits.yaml[/].
+    A step of `mfkd run` in the same run folder: what is done here is not done there again.
     """
-    _students(words, "distilled")
+    _students(recipe, overrides, "alone", as_json)
 
 
-for _command in (train, distill):
-    _command.__doc__ = f"{_command.__doc__}\n\n{EPILOG}"
+def distill(recipe: Recipe = None, overrides: Overrides = None, as_json: Json = False) -> None:
+    """Distil the student from the teacher, for every seed.
+
+    The teacher is loaded, or trained first if the recipe names no weights. A step of `mfkd run` in
+    the same run folder: what is done here is not done there again.
+    """
+    _students(recipe, overrides, "distilled", as_json)
 
 
-def _students(words: Sequence[str] | None, kind: Literal["alone", "distilled"]) -> None:
-    from mfkd.cli import show
-    from mfkd.cli.words import plan_from
+def _students(
+    recipe: str | None, overrides: Sequence[str] | None, kind: Literal["alone", "distilled"], as_json: bool
+) -> None:
+    plan = plan_from(recipe, overrides)
     from mfkd.pipeline import claim_folder, obtain_teacher, train_student
 
-    plan = plan_from(words)
     claim_folder(plan)
     teacher = obtain_teacher(plan) if kind == "distilled" else None
-    for seed in plan.config.seeds:
-        record = train_student(plan, kind, seed, teacher)
-        show.record(record, plan.student_job(kind, seed).folder)
+    records = [train_student(plan, kind, seed, teacher) for seed in plan.config.seeds]
+    if as_json:
+        screen.dump([record.model_dump(mode="json") for record in records])
+    else:
+        _records(records)
+    screen.files(*(plan.student_job(kind, seed).folder for seed in plan.config.seeds), quiet=as_json)
+
+
+def _records(records: "list[RunRecord]") -> None:
+    first = records[0]
+    epochs = first.training["epochs"]
+    screen.table(
+        f"Student {first.kind}: {first.config['student']['model']} on {first.config['data']['name']}, "
+        f"{epochs} epoch{'s' if epochs > 1 else ''}, {first.metrics['n']:,.0f} test images",
+        ["seed", "Top-1, %", "Top-5, %", "images/s", "time"],
+        [
+            [
+                str(record.seed),
+                *(screen.number(record.metrics[name]) for name in ("top1", "top5")),
+                screen.number(record.images_per_second, 0),
+                screen.duration(record.seconds + record.preparation_seconds),
+            ]
+            for record in records
+        ],
+    )
+    for note in dict.fromkeys(note for record in records for note in record.notes):
+        screen.tell(f"Note: {note}")

@@ -1,45 +1,53 @@
 """Arguments that several commands share."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mfkd.errors import ConfigError
+
 if TYPE_CHECKING:
     from mfkd.config import RunConfig
     from mfkd.pipeline import Plan
 
-RECIPE_HELP = (
-    "A recipe (YAML file or the name of a shipped one), then [bold]key=value[/] overrides "
-    "such as [cyan]train.epochs=30 student.model=resnet8[/]. Default: the embedded digits."
-)
-EPILOG = "All keys: [cyan]mfkd run --keys[/]. Ready recipes: [cyan]mfkd run --recipes[/]."
-
-Words = Annotated[
-    list[str] | None, typer.Argument(metavar="[RECIPE] [KEY=VALUE]...", help=RECIPE_HELP, show_default=False)
+Recipe = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="RECIPE",
+        help="A YAML file, or the name of a shipped recipe ([cyan]mfkd run --recipes[/]). Default: digits.",
+        show_default=False,
+    ),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="KEY=VALUE",
+        help="Changes to the recipe, such as [cyan]train.epochs=30[/] ([cyan]mfkd run --keys[/] lists all keys).",
+        show_default=False,
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
-def config_from(words: Sequence[str] | None) -> "RunConfig":
-    """The recipe that the words name, with their overrides."""
+def config_from(recipe: str | None, overrides: Iterable[str] | None) -> "RunConfig":
+    """The recipe that the words name, with their overrides, in whatever order they come."""
     from mfkd.config import load_config
 
-    recipe: str | None = None
-    overrides = list(words or ())
-    if overrides and ("=" not in overrides[0] or Path(overrides[0]).is_file()):
-        recipe = overrides.pop(0)
-    return load_config(recipe or "digits", overrides)
+    words = [word for word in (recipe, *(overrides or ())) if word is not None]
+    recipes = [word for word in words if "=" not in word or Path(word).is_file()]
+    if len(recipes) > 1:
+        raise ConfigError(
+            f"got {' and '.join(map(repr, recipes))}, expected one recipe; "
+            "whatever else there is must be key=value, such as train.epochs=30."
+        )
+    return load_config(recipes[0] if recipes else "digits", [word for word in words if word not in recipes])
 
 
-def plan_from(words: Sequence[str] | None) -> "Plan":
+def plan_from(recipe: str | None, overrides: Iterable[str] | None) -> "Plan":
     """The same with its data read and defaults filled in."""
+    config = config_from(recipe, overrides)
     from mfkd.pipeline import open_plan
 
-    return open_plan(config_from(words))
-
-
-def number(value: float | None, digits: int = 2) -> str:
-    """A figure for a table, or a dash."""
-    return "-" if value is None else f"{value:,.{digits}f}"
+    return open_plan(config)

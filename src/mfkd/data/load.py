@@ -72,7 +72,7 @@ def _read(config: DataConfig) -> Source:
     kind, colon, place = config.name.partition(":")
     known = READERS if colon else BUILTIN
     if kind not in known:
-        names = [*BUILTIN, *(f"{reader}:PATH" for reader in READERS)]
+        names = [*BUILTIN, *(f"{reader}:{'NAME' if reader == 'hf' else 'PATH'}" for reader in READERS)]
         raise UnknownNameError("data set", config.name, names, "see data.name.")
     if colon and not place:
         raise ConfigError(f"data.name={config.name} names no place; write what follows {kind}: after the colon.")

@@ -1,7 +1,7 @@
 """MFKD: fuse maps of several depths on both sides, and let the fused maps agree.
 
-Paper:     "MFKD: multi-feature fusion knowledge distillation", PLOS ONE 18(8): e0285901, 2023,
-           https://doi.org/10.1371/journal.pone.0285901
+Paper:     Tan, Guo, Tang, Jiang and Zou, "Knowledge distillation based on multi-layer fusion features",
+           PLOS ONE 18(8): e0285901, 2023, https://doi.org/10.1371/journal.pone.0285901
 Deviates:  this follows the paper's abstract, which gives the idea (front, middle and bottom maps,
            fused into one that the student learns from) and no formula. The fusion's operators, its
            calibration, the distance and every default are our own choices.
@@ -70,7 +70,7 @@ class MFKDConfig(MethodConfig):
     )
     distance: Literal["cosine", "mse", "smooth_l1"] = Field("cosine", description="gap between the fused maps")
     calibration_epochs: int = Field(1, ge=1, description="epochs in which the teacher's fusion learns, once")
-    calibration_lr: float = Field(0.3, gt=0, allow_inf_nan=False, description="peak learning rate of the calibration")
+    calibration_lr: float = Field(0.1, gt=0, allow_inf_nan=False, description="peak learning rate of the calibration")
     calibration_temperature: float = Field(
         4.0, gt=0, allow_inf_nan=False, description="temperature of the calibration's soft-target term"
     )

@@ -39,6 +39,18 @@ def find_taps(model: nn.Module, input_shape: InputShape) -> dict[str, TapSpec]:
     return {found.spec.name: found.spec for found in _find(model, input_shape)}
 
 
+class TapsOf(dict[str, TapSpec]):
+    """The taps of `find_taps`, and besides any module path, measured when it is first asked for."""
+
+    def __init__(self, model: nn.Module, input_shape: InputShape) -> None:
+        super().__init__(find_taps(model, input_shape))
+        self._model, self._input_shape = model, input_shape
+
+    def __missing__(self, name: str) -> TapSpec:
+        self.update(resolve(self._model, self._input_shape, [name], self))
+        return self[name]
+
+
 def describe(model: nn.Module, input_shape: InputShape) -> list[TapRow]:
     """The taps of `find_taps` as rows, each with the reason for its choice."""
     return [

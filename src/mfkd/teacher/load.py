@@ -7,6 +7,7 @@ from torch import nn
 
 from mfkd.config import TeacherConfig
 from mfkd.data import ImageData
+from mfkd.errors import ConfigError
 from mfkd.models import build_model
 from mfkd.models.weights import classifier_path, head_classes, load_weights, read_weights
 from mfkd.teacher.frozen import FrozenTeacher
@@ -29,6 +30,7 @@ def load_teacher(config: TeacherConfig, data: ImageData) -> FrozenTeacher:
 
     Raises:
         CheckpointError: weights that are missing, damaged or of another network.
+        ConfigError: as many classes as the data, but other ones.
     """
     mean, std = config.mean, config.std
     if config.weights is None:
@@ -39,6 +41,8 @@ def load_teacher(config: TeacherConfig, data: ImageData) -> FrozenTeacher:
         state, metadata = read_weights(path)
         card = json.loads(metadata["mfkd"]) if "mfkd" in metadata else {}
         mean, std = mean or _tuple(card.get("mean")), std or _tuple(card.get("std"))
+        if config.head == "keep":
+            _check_classes(path, card.get("classes"), data.classes)
         classes = config.classes or (len(card["classes"]) if "classes" in card else None)
         options = {name: value for name, value in config.options.items() if name != "pretrained"}
         network = build_model(config.model, classes or len(data.classes), data.channels, **options)
@@ -47,13 +51,34 @@ def load_teacher(config: TeacherConfig, data: ImageData) -> FrozenTeacher:
             network = build_model(config.model, found, data.channels, **options)
         load_weights(network, path, who="teacher")
     return FrozenTeacher(
-        network, data_mean=data.mean, data_std=data.std, mean=mean, std=std, image_size=config.image_size
+        network,
+        data_mean=data.mean,
+        data_std=data.std,
+        mean=_for_channels(mean, data.channels),
+        std=_for_channels(std, data.channels),
+        image_size=config.image_size,
+    )
+
+
+def _check_classes(path: Path, own: list[str] | None, wanted: tuple[str, ...]) -> None:
+    """As many classes under other names would teach nonsense in silence."""
+    if own is None or len(own) != len(wanted) or tuple(own) == wanted:
+        return
+    position = next(i for i, (a, b) in enumerate(zip(own, wanted, strict=True)) if a != b)
+    raise ConfigError(
+        f"teacher {path} has other classes than the data (number {position} is {own[position]!r}, not "
+        f"{wanted[position]!r}); use teacher.head=tune, or data with the teacher's classes."
     )
 
 
 def _own_statistic(network: nn.Module, name: str) -> tuple[float, ...] | None:
     """What timm says that a pretrained network was trained with."""
     return _tuple((getattr(network, "pretrained_cfg", None) or {}).get(name))
+
+
+def _for_channels(values: tuple[float, ...] | None, channels: int) -> tuple[float, ...] | None:
+    """Colour statistics for grey images are averaged, as timm adapts a pretrained stem."""
+    return (sum(values) / len(values),) if values and channels == 1 else values
 
 
 def _tuple(value: list[float] | tuple[float, ...] | None) -> tuple[float, ...] | None:

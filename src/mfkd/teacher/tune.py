@@ -57,7 +57,7 @@ def _features(teacher: FrozenTeacher, data: ImageData, config: DataConfig) -> tu
     labels: list[Tensor] = []
     for batch in eval_loader(data.train, data, config, batch_size=256, device=device):
         labelled = batch.label != UNLABELLED
-        rows.append(teacher(batch.image, {"penultimate": spec}).taps["penultimate"][labelled].float().cpu())
+        rows.append(teacher(batch.image, [spec]).taps["penultimate"][labelled].float().cpu())
         labels.append(batch.label[labelled].cpu())
     return torch.cat(rows).numpy(), torch.cat(labels).numpy()
 

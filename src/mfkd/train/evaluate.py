@@ -1,6 +1,9 @@
 """Measuring a classifier: accuracy, calibration, agreement with its teacher."""
 
-from collections.abc import Callable, Iterable
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -40,38 +43,50 @@ def evaluate(
     from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
 
     device = next(network.parameters()).device
-    common = {"num_classes": num_classes, "validate_args": False}
-    metrics = MetricCollection(
+    common: dict[str, Any] = {"num_classes": num_classes, "validate_args": False}
+    accuracy = MetricCollection(
         {
             "top1": MulticlassAccuracy(average="micro", **common),
             "top5": MulticlassAccuracy(average="micro", top_k=min(5, num_classes), **common),
             "balanced": MulticlassAccuracy(average="macro", **common),
-            "ece": MulticlassCalibrationError(n_bins=ECE_BINS, norm="l1", **common),
         },
         compute_groups=False,
     ).to(device)
-    loss, agreement = MeanMetric().to(device), MeanMetric().to(device)
+    ece = MulticlassCalibrationError(n_bins=ECE_BINS, norm="l1", **common).to(device)
+    loss, agreement = (MeanMetric(nan_strategy="disable").to(device) for _ in range(2))
     images = SumMetric().to(device)
-    training = network.training
-    network.eval()
-    try:
+    with eval_mode(network):
         for batch in batches:
             if (batch.label == UNLABELLED).any():
                 raise DataError("evaluation needs a label for every image; keep unlabelled images in data.unlabelled.")
             found = (logits or network)(batch.image).float()
-            metrics.update(found.softmax(1), batch.label)
+            accuracy.update(found, batch.label)  # not of probabilities: small ones are all 0 and would tie
+            ece.update(found.softmax(1), batch.label)
             loss.update(nn.functional.cross_entropy(found, batch.label, reduction="none"))
             images.update(len(batch))
             if reference is not None:
                 agreement.update((reference(batch.image).argmax(1) == found.argmax(1)).float())
-    finally:
-        network.train(training)
-    count = int(images.compute())
-    if not count:
-        raise DataError("evaluation got no image; is the split empty?")
-    result = {name: 100 * float(value) for name, value in metrics.compute().items()}
-    result["loss"] = float(loss.compute())
-    result["n"] = count
-    if reference is not None:
-        result["agreement"] = 100 * float(agreement.compute())
+    with warnings.catch_warnings():
+        # A process may have had no image of a small split.
+        warnings.filterwarnings("ignore", message="The ``compute`` method of metric")
+        count = int(images.compute())
+        if not count:
+            raise DataError("evaluation got no image; is the split empty?")
+        measured = {**accuracy.compute(), "ece": ece.compute()}
+        result = {name: 100 * float(value) for name, value in measured.items()}
+        result |= {"loss": float(loss.compute()), "n": count}
+        if reference is not None:
+            result["agreement"] = 100 * float(agreement.compute())
     return result
+
+
+@contextmanager
+def eval_mode(network: nn.Module) -> Iterator[None]:
+    """A block in eval mode; each part's own mode is restored after it."""
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training

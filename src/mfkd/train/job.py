@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from mfkd.config import RunConfig, TrainConfig
+from mfkd.config import RunConfig, TrainConfig, fingerprint, settings
 from mfkd.train.meter import Meter
 
 
@@ -25,6 +25,17 @@ class Job:
     config: RunConfig
     training: TrainConfig
     seed: int
+
+    @property
+    def hash(self) -> str:
+        """Over all that can change this training: a student alone does not depend on teacher or method."""
+        parts = {"teacher": ("student", "method"), "alone": ("teacher", "method"), "distilled": ()}[self.kind]
+        chosen = {
+            name: value for name, value in settings(self.config).items() if name not in (*parts, "train", "cache")
+        }
+        if self.kind == "teacher":
+            chosen["teacher"].pop("train")  # it is part of `training`
+        return fingerprint({**chosen, "training": self.training.model_dump(mode="json"), "kind": self.kind})
 
     @property
     def checkpoint(self) -> Path:

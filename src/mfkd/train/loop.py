@@ -10,40 +10,27 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from mfkd.config import config_hash
 from mfkd.data import ImageData, eval_loader, train_loader
 from mfkd.data.loader import TrainLoader
 from mfkd.distill import Distiller, DistillOutput
-from mfkd.errors import TrainingError
+from mfkd.errors import ConfigError, TrainingError
 from mfkd.files import write_csv
-from mfkd.records import RunRecord, environment
+from mfkd.records import RunRecord
 from mfkd.seeding import derive
 from mfkd.train.checkpoint import load_checkpoint, save_checkpoint
 from mfkd.train.evaluate import evaluate
 from mfkd.train.interrupt import Interrupt, Interrupted
 from mfkd.train.job import Job, State
 from mfkd.train.meter import Meter
-from mfkd.train.optim import averaged, build_optimizer, lr_factor, set_lr
+from mfkd.train.optim import Average, build_optimizer, lr_factor, set_lr
+from mfkd.train.outcome import make_record
+from mfkd.train.prepare import Passes, broadcast
 from mfkd.train.progress import Display, epoch_line
-from mfkd.train.runtime import dtype
+from mfkd.train.runtime import dtype, finish
 from mfkd.types import Batch
 
 READ_EVERY = 50  # updates between looks at the loss; each look waits for the device
 EVAL_BATCH = 500
-
-
-class _Passes:
-    """The training images for a preparation stage; each pass is the next epoch's order and view."""
-
-    def __init__(self, loader: TrainLoader) -> None:
-        self.loader, self.passes = loader, 0
-
-    def __len__(self) -> int:
-        return self.loader.steps
-
-    def __iter__(self) -> Iterator[Batch]:
-        self.passes += 1
-        return self.loader.epoch(self.passes - 1)
 
 
 def fit(job: Job, distiller: Distiller, data: ImageData, accelerator: Accelerator) -> tuple[RunRecord, nn.Module]:
@@ -96,16 +83,33 @@ class _Fit:
         if saved is not None:
             self._restore_state(saved)
         if self.training.channels_last:
-            self.distiller.student.to(memory_format=torch.channels_last)
-            if self.distiller.teacher is not None:
-                self.distiller.teacher.to(memory_format=torch.channels_last)
-        if not self.state.prepared:
-            self._prepare()
+            self.distiller.to(memory_format=torch.channels_last)
+        done = self.state.epoch * self.loader.steps + self.state.step
+        with (
+            Interrupt(active=self.world == 1) as self.interrupt,
+            Display(self.job.title, self.main) as self.display,
+        ):
+            if not self.state.prepared:
+                self._prepare()
+            self._set_up(saved)
+            self.display.begin(self.total, done)
+            try:
+                while self.state.epoch < self.training.epochs:
+                    self._epoch()
+            finally:
+                finish(self.accelerator)
+            if self.interrupt.pending:
+                raise self._stopped("at its end")
+        record = make_record(self.job, self.state, self.distiller, self.total, self.accelerator)
+        return record, self._result()
+
+    def _set_up(self, saved: dict[str, Any] | None) -> None:
         student = self.distiller.student
-        self.average = averaged(student, self.training.ema) if self.training.ema else None
+        self.average = Average(student, self.training.ema) if self.training.ema else None
         if self.training.sync_batchnorm:
             self.distiller.student = nn.SyncBatchNorm.convert_sync_batchnorm(student)
-        optimizer = build_optimizer(self.distiller.trainable_parameters(), self.training)
+        self.parameters = self.distiller.trainable_parameters()
+        optimizer = build_optimizer(self.parameters, self.training)
         if saved is not None and saved["optimizer"] is not None:
             optimizer.load_state_dict(saved["optimizer"])
             if self.average is not None:
@@ -114,52 +118,44 @@ class _Fit:
         scaler = getattr(self.accelerator, "scaler", None)
         if scaler is not None and saved is not None and saved["scaler"]:
             scaler.load_state_dict(saved["scaler"])
-        done = self.state.epoch * self.loader.steps + self.state.step
         if self.job.config.log.trackers:
             self.accelerator.init_trackers("logs")
-        try:
-            with (
-                Interrupt(active=self.world == 1) as interrupt,
-                Display(self.job.title, self.total, done, self.main) as display,
-            ):
-                while self.state.epoch < self.training.epochs:
-                    self._epoch(interrupt, display)
-        finally:
-            self.accelerator.end_training()
-        return self._record(), self.average.module if self.average is not None else self.distiller.student
 
-    def _epoch(self, interrupt: Interrupt, display: Display) -> None:
+    def _result(self) -> nn.Module:
+        """The network to evaluate and keep."""
+        return self.average.module if self.average is not None else self.distiller.student
+
+    def _epoch(self) -> None:
         state, begun = self.state, time.perf_counter()
         batches = self.loader.epoch(state.epoch, state.step)
         self.model.train()
         while state.step < self.loader.steps:
-            if interrupt.pending:
+            if self.interrupt.pending:
                 state.seconds += time.perf_counter() - begun
+                if state.step:
+                    self._means()  # refuses to save what is broken
                 self._save()
-                raise Interrupted(
-                    f"{self.job.title}: stopped in epoch {state.epoch + 1} of {self.training.epochs}; "
-                    f"the same command goes on from here. Everything is in {self.job.folder}."
-                )
+                raise self._stopped(f"in epoch {state.epoch + 1} of {self.training.epochs}")
             lr = self._update(batches)
             state.step += 1
-            display.step(self.training.batch_size)
+            self.display.step(self.training.batch_size)
             if state.step % READ_EVERY == 0 or state.step == self.loader.steps:
                 means = self._means()
-                display.state(f"loss {means['loss']:.3f} top1 {means['train_top1']:.1f}")
-        seconds = time.perf_counter() - begun
-        state.seconds += seconds
+                self.display.state(f"loss {means['loss']:.3f} top1 {means['train_top1']:.1f}")
+        state.seconds += time.perf_counter() - begun
         row = {
             "epoch": state.epoch + 1,
             "lr": lr,
-            **self._means(),
-            "seconds": round(seconds, 2),
+            **means,
+            # By difference, since an interrupted epoch is trained in parts.
+            "seconds": round(state.seconds - sum(row["seconds"] for row in state.rows), 2),
             **self._evaluate(state.epoch + 1),
         }
         state.rows.append(row)
         state.epoch, state.step, state.meter = state.epoch + 1, 0, Meter()
         self._save()
         self.accelerator.log({name: value for name, value in row.items() if name != "epoch"}, step=state.epoch)
-        display.epoch(epoch_line(row, self.training.epochs, self.loader.steps * self.training.batch_size))
+        self.display.epoch(epoch_line(row, self.training.epochs, self.loader.steps * self.training.batch_size))
 
     def _update(self, batches: Iterator[Batch]) -> float:
         """One optimiser update over all accumulated parts; returns the learning rate used."""
@@ -174,31 +170,42 @@ class _Fit:
                 out: DistillOutput = self.model(batch.image, batch.label, batch.index, batch.target)
                 self.accelerator.backward(out.loss)
                 if self.training.clip is not None and self.accelerator.sync_gradients:
-                    self.accelerator.clip_grad_norm_(self.distiller.trainable_parameters(), self.training.clip)
+                    self.accelerator.clip_grad_norm_(self.parameters, self.training.clip)
                 self.optimizer.step()
                 self.optimizer.zero_grad()
             self.state.meter.add(out, batch.label)
         if self.average is not None:
-            self.average.update_parameters(self.distiller.student)
+            self.average.update(self.distiller.student)
         return lr
 
     def _means(self) -> dict[str, float]:
-        """Means so far this epoch, over all processes; refuses a loss that is not finite."""
+        """Means so far this epoch, over all processes; refuses what is not finite."""
         means = self.state.meter.means(lambda sums: self.accelerator.reduce(sums, reduction="sum"))
         broken = [name for name, value in means.items() if not math.isfinite(value)]
+        # The last update comes after the last loss.
+        values = [v for v in self.distiller.student.state_dict().values() if v.is_floating_point()]
+        if not broken and not torch.stack([value.isfinite().all() for value in values]).all():
+            broken.append("the student's weights")
         if broken:
             raise TrainingError(
-                f"{self.job.title}: {' and '.join(broken)} is {means[broken[0]]} in epoch {self.state.epoch + 1}, "
+                f"{self.job.title}: {' and '.join(broken)} not finite in epoch {self.state.epoch + 1}, "
                 f"step {self.state.step}; lower train.lr (now {self.training.lr:g}) or set train.clip. "
                 f"The last good state is in {self.job.folder}."
             )
         return means
 
+    def _stopped(self, where: str) -> Interrupted:
+        return Interrupted(
+            f"{self.job.title}: stopped {where}; the same command goes on from here. "
+            f"Everything is in {self.job.folder}."
+        )
+
     def _evaluate(self, epoch: int) -> dict[str, float]:
         if epoch % self.training.evaluate_every and epoch != self.training.epochs:
             return {}
-        network = self.average.module if self.average is not None else self.distiller.student
-        row = {}
+        network = self._result()
+        broadcast(network)  # each process has BatchNorm statistics of its own; the first one's are kept
+        row: dict[str, float] = {}
         for name, split in (("test", self.data.test), ("val", self.data.val)):
             if split is None:
                 continue
@@ -212,15 +219,19 @@ class _Fit:
 
     def _prepare(self) -> None:
         begun = time.perf_counter()
+        torch.manual_seed(derive(self.job.seed, "preparation"))
         if self.main:
-            with Display(f"{self.job.title}, preparation", 0, active=True) as display:
-                passes = _Passes(self._loader(0, 1, 1))
-                self.distiller.prepare(passes, autocast=self.accelerator.autocast, on_step=display.prepared)
-        if self.world > 1:
-            _broadcast(self.distiller)
+            passes = Passes(self._loader(0, 1, 1))
+            self.distiller.prepare(passes, autocast=self.accelerator.autocast, on_step=self._prepared)
+        broadcast(self.distiller)
         self.state.prepared = True
         self.state.preparation_seconds = time.perf_counter() - begun
         self._save()
+
+    def _prepared(self, name: str, done: int, total: int) -> None:
+        self.display.prepared(name, done, total)
+        if self.interrupt.pending:
+            raise self._stopped("while preparing, which starts anew")
 
     def _save(self) -> None:
         if not self.main:
@@ -231,7 +242,7 @@ class _Fit:
         save_checkpoint(
             self.job.checkpoint,
             {
-                "hash": config_hash(self.job.config),
+                "hash": self.job.hash,
                 "seed": self.job.seed,
                 "model": self.distiller.state_dict(),
                 "optimizer": optimizer.state_dict() if optimizer is not None else None,
@@ -245,37 +256,9 @@ class _Fit:
             write_csv(self.job.folder / "log.csv", self.state.rows, columns)
 
     def _restore_state(self, saved: dict[str, Any]) -> None:
+        if (saved["hash"], saved["seed"]) != (self.job.hash, self.job.seed):
+            raise ConfigError(
+                f"{self.job.folder} holds an unfinished run of other settings; choose another folder with out=."
+            )
         self.distiller.load_state_dict(saved["model"])
         self.state = State(**{**saved["state"], "meter": Meter(**saved["state"]["meter"])})
-
-    def _record(self) -> RunRecord:
-        rows = self.state.rows
-        evaluated = [row for row in rows if "test_top1" in row]
-        images = self.total * self.training.batch_size
-        return RunRecord(
-            kind=self.job.kind,
-            config=self.job.config.model_dump(mode="json"),
-            config_hash=config_hash(self.job.config),
-            seed=self.job.seed,
-            training=self.training.model_dump(mode="json"),
-            method=self.distiller.objective.describe(),
-            notes=self.distiller.notes,
-            curves=rows,
-            last=evaluated[-1],
-            best=max(evaluated, key=lambda row: row["test_top1"]),
-            seconds=round(self.state.seconds, 2),
-            preparation_seconds=round(self.state.preparation_seconds, 2),
-            steps=self.total,
-            images=images,
-            images_per_second=round(images / max(1e-9, self.state.seconds), 1),
-            processes=self.world,
-            environment=environment(self.accelerator.device.type),
-        )
-
-
-def _broadcast(distiller: Distiller) -> None:
-    """Give every process the first one's weights, so that preparation need run only once."""
-    state = distiller.state_dict()
-    for tensor in state.values():
-        torch.distributed.broadcast(tensor, src=0)
-    distiller.load_state_dict(state)

@@ -1,5 +1,6 @@
 """Optimisers, the learning-rate schedule as a pure function of the step, and the averaged copy."""
 
+import copy
 import math
 from collections.abc import Iterable
 
@@ -58,11 +59,29 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
         group["lr"] = lr
 
 
-def averaged(student: nn.Module, decay: float) -> torch.optim.swa_utils.AveragedModel:
-    """An exponential moving average of weights and BatchNorm statistics."""
-    from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+class Average(nn.Module):
+    """An exponential moving average of weights and BatchNorm statistics, from the initial ones on.
 
-    return AveragedModel(student, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+    Args:
+        student: copied into `module`.
+        decay: share of the average that stays at each update.
+    """
+
+    def __init__(self, student: nn.Module, decay: float) -> None:
+        super().__init__()
+        self.module, self.decay = copy.deepcopy(student).requires_grad_(False), decay
+
+    @torch.no_grad()
+    def update(self, student: nn.Module) -> None:
+        """Move towards the student; counters are taken over. Nothing waits for the device here."""
+        own, new = [], []
+        for average, value in zip(self.module.state_dict().values(), student.state_dict().values(), strict=True):
+            if average.is_floating_point():
+                own.append(average)
+                new.append(value)
+            else:
+                average.copy_(value)
+        torch._foreach_lerp_(own, new, 1 - self.decay)
 
 
 def _cosine(start: float, end: float, share: float) -> float:

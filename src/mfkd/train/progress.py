@@ -20,12 +20,10 @@ class Display:
 
     Args:
         title: such as "student distilled, seed 0".
-        total: optimiser updates in all.
-        done: updates done before this start.
         active: False on further processes.
     """
 
-    def __init__(self, title: str, total: int, done: int = 0, active: bool = True) -> None:
+    def __init__(self, title: str, active: bool = True) -> None:
         self.title, self.active = title, active
         self.console = Console(file=sys.stderr, soft_wrap=True)
         self.bar: Progress | None = None
@@ -39,7 +37,7 @@ class Display:
                 TimeRemainingColumn(),
                 console=self.console,
             )
-            self.task = self.bar.add_task(title, total=total, completed=done, state="", rate=0.0)
+            self.task = self.bar.add_task(title, total=None, state="", rate=0.0)
         self._begun, self._images = time.perf_counter(), 0
 
     def __enter__(self) -> "Display":
@@ -52,6 +50,12 @@ class Display:
     ) -> None:
         if self.bar is not None:
             self.bar.stop()
+
+    def begin(self, total: int, done: int) -> None:
+        """Training begins, or goes on after so many of its updates."""
+        self._begun = time.perf_counter()
+        if self.bar is not None:
+            self.bar.update(self.task, completed=done, total=total, state="")
 
     def step(self, images: int) -> None:
         """One update of so many images was done."""

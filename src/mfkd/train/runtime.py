@@ -1,14 +1,21 @@
 """One accelerate session a training: device, precision, processes, trackers."""
 
+import atexit
 import os
+from datetime import timedelta
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
+from accelerate.utils import InitProcessGroupKwargs
 
 from mfkd.config import LogConfig, TrainConfig
 from mfkd.errors import ConfigError
+
+PATIENCE = timedelta(hours=6)  # of the processes that wait while the first one prepares a method
 
 
 def start(training: TrainConfig, log: LogConfig, folder: Path) -> Accelerator:
@@ -24,16 +31,33 @@ def start(training: TrainConfig, log: LogConfig, folder: Path) -> Accelerator:
         raise ConfigError("train.precision: fp16 needs a CUDA device, this machine has none; use bf16 or fp32.")
     if training.sync_batchnorm and not cuda:
         raise ConfigError("train.sync_batchnorm needs CUDA devices, this machine has none; leave it false.")
+    for tracker in log.trackers:
+        if find_spec(tracker) is None:
+            raise ConfigError(f"log.trackers: {tracker} is not installed; run `pip install {tracker}` or drop it.")
     AcceleratorState._reset_state()
     GradientState._reset_state()
-    trackers = [name for name in log.trackers if _installed(name)]
+    _leave_at_exit()
     return Accelerator(
         cpu=not cuda,
         mixed_precision={"bf16": "bf16", "fp16": "fp16"}.get(training.precision, "no"),
         gradient_accumulation_steps=training.accumulate,
-        log_with=trackers or None,
+        log_with=list(log.trackers) or None,
         project_dir=str(folder),
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
     )
+
+
+def finish(accelerator: Accelerator) -> None:
+    """Close the trackers; accelerate's own `end_training` would end the process group for later trainings too."""
+    for tracker in accelerator.trackers:
+        tracker.finish()
+
+
+def device() -> torch.device:
+    """Where this process computes, before any accelerator exists."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 
 
 def dtype(training: TrainConfig) -> torch.dtype:
@@ -46,10 +70,18 @@ def processes() -> tuple[int, int]:
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def _installed(tracker: str) -> bool:
-    from importlib.util import find_spec
+def share() -> tuple[int, int]:
+    """(rank, world) of those that can add up what they measure; (0, 1) where there is no process group."""
+    group = torch.distributed
+    return (group.get_rank(), group.get_world_size()) if group.is_initialized() else (0, 1)
 
-    module = {"comet_ml": "comet_ml", "tensorboard": "tensorboard"}.get(tracker, tracker)
-    if find_spec(module) is None:
-        raise ConfigError(f"log.trackers: {tracker} is not installed; run `pip install {tracker}` or drop it.")
-    return True
+
+@cache
+def _leave_at_exit() -> None:
+    """Once a process: end the process group, if there is one by then, before torch complains that it was left."""
+
+    def leave() -> None:
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+
+    atexit.register(leave)

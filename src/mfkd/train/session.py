@@ -5,7 +5,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from mfkd.config import config_hash
 from mfkd.data import ImageData, eval_loader
 from mfkd.distill import Distiller
 from mfkd.errors import ConfigError
@@ -15,7 +14,7 @@ from mfkd.train.cost import cost
 from mfkd.train.evaluate import evaluate
 from mfkd.train.job import Job
 from mfkd.train.loop import EVAL_BATCH, fit
-from mfkd.train.runtime import processes, start
+from mfkd.train.runtime import share, start
 from mfkd.train.student import Card, save_student
 
 
@@ -41,14 +40,15 @@ def train(
     """
     if job.record.exists():
         record = RunRecord.load(job.record)
-        if record.config_hash != config_hash(job.config):
+        if record.config_hash != job.hash:
             raise ConfigError(f"{job.folder} holds a run of other settings; choose another folder with out=.")
         return record
     accelerator = start(job.training, job.config.log, job.folder)
     with seeded(job.seed, "weights"):
         distiller = build()
     record, network = fit(job, distiller, data, accelerator)
-    network = network.to(torch.float32)
+    distiller.float()  # the teacher too, which others go on using
+    network = network.float()
     metrics = measure(network, data, job, reference)
     if accelerator.is_main_process:
         save_student(job.weights, network, card)
@@ -66,7 +66,7 @@ def measure(
     logits: Callable[[Tensor], Tensor] | None = None,
 ) -> dict[str, float]:
     """All metrics of a network on the test split in fp32, each process taking its share."""
-    rank, world = processes()
+    rank, world = share()
     device = next(network.parameters()).device
     batches = eval_loader(
         data.test,

@@ -1,0 +1,87 @@
+"""Writes `docs/results.md` from the records in `docs/records`: no figure in it is typed by hand.
+
+Run `python docs/results.py` after adding a record (`summary.json`, and the `record.json` of every
+training); a test checks that page and records agree.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+HEAD = """# Results
+
+Everything here was measured by the command above each table; `docs/records` holds the full records (settings, curves,
+versions, hardware, commit). Top-1 is that of the last epoch on the whole test set; nothing was chosen by it. ± is the
+standard deviation over seeds, the interval that of the paired gain (95%, t). Short budgets flatter distillation.
+"""
+
+
+def page() -> str:
+    """The whole page."""
+    folders = sorted(path.parent for path in (HERE / "records").glob("*/summary.json"))
+    return HEAD + "".join(_section(folder) for folder in folders)
+
+
+def _section(folder: Path) -> str:
+    summary = json.loads((folder / "summary.json").read_text())
+    text = (folder / "about.md").read_text()
+    return f"\n{text.strip()}\n\n{_table(summary)}\n\n{_gain(summary)}\n{_curves(folder)}"
+
+
+def _table(summary: dict[str, Any]) -> str:
+    rows = [
+        ("teacher", f"teacher, {summary['models']['teacher']}"),
+        ("student_alone", f"{summary['models']['student']} alone"),
+        ("student_distilled", f"{summary['models']['student']} distilled"),
+    ]
+    head = "| network | Top-1 | Top-5 | balanced | ECE | agreement | parameters | MFLOPs | best epoch's Top-1 |"
+    lines = [head, "|---" * 9 + "|"]
+    for key, name in rows:
+        group = summary[key]
+        best = ", ".join(f"{value:.2f}" for value in group.get("top1", {}).get("best", [])) or "-"
+        cells = [_value(group, metric) for metric in ("top1", "top5", "balanced", "ece", "agreement")]
+        parameters, flops = group["parameters"]["mean"], group["flops"]["mean"] / 1e6
+        lines.append(f"| {name} | {' | '.join(cells)} | {parameters:,.0f} | {flops:,.1f} | {best} |")
+    return "\n".join(lines)
+
+
+def _value(group: dict[str, Any], metric: str) -> str:
+    if metric not in group:
+        return "-"
+    value = group[metric]
+    return f"{value['mean']:.2f}" + (f" ± {value['std']:.2f}" if value["std"] is not None else "")
+
+
+def _gain(summary: dict[str, Any]) -> str:
+    gain, environment, seconds = summary["gain"], summary["environment"], summary["seconds"]
+    each = ", ".join(f"{value:+.2f}" for value in gain["last"])
+    interval = (
+        f", 95% interval {gain['ci95'][0]:+.2f} to {gain['ci95'][1]:+.2f}"
+        if gain["ci95"]
+        else ", no interval from one seed"
+    )
+    return (
+        f"Gain by distillation **{gain['mean']:+.2f}** points of Top-1 (n={gain['n']}{interval}; a seed: {each}). "
+        f"Training took {seconds['alone']['mean']:,.0f} s alone and {seconds['distilled']['mean']:,.0f} s distilled "
+        f"on {environment['threads']} thread{'s' if environment['threads'] > 1 else ''} of {environment['processor']}, "
+        f"torch {environment['versions']['torch']}, commit {environment['commit']}, settings {summary['config_hash']}."
+    )
+
+
+def _curves(folder: Path) -> str:
+    records = [json.loads(path.read_text()) for path in sorted(folder.glob("*.record.json"))]
+    curves = {f"{record['kind']}, seed {record['seed']}": record["curves"] for record in records}
+    epochs = sorted({row["epoch"] for rows in curves.values() for row in rows if "test_top1" in row})
+    if not curves or len(curves) > 4:
+        return ""
+    lines = ["", "Test Top-1 by epoch:", "", "| training | " + " | ".join(f"{epoch:g}" for epoch in epochs) + " |"]
+    lines.append("|---" * (len(epochs) + 1) + "|")
+    for name, rows in curves.items():
+        found = {row["epoch"]: row["test_top1"] for row in rows if "test_top1" in row}
+        lines.append(f"| {name} | " + " | ".join(f"{found[e]:.2f}" if e in found else "-" for e in epochs) + " |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    (HERE / "results.md").write_text(page())

@@ -1,0 +1,184 @@
+"""What a run would take: a few real updates of each kind of training, extrapolated; nothing is written."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from statistics import median
+from typing import Any
+
+import torch
+from torch import nn
+
+from mfkd.config import LogConfig
+from mfkd.data import eval_loader, train_loader
+from mfkd.data.loader import TrainLoader
+from mfkd.distill import Distiller
+from mfkd.pipeline import Plan, build_student, build_teacher, check, stand_in
+from mfkd.teacher.load import is_ready
+from mfkd.train.cost import SECONDS as COST_SECONDS
+from mfkd.train.job import Job
+from mfkd.train.loop import EVAL_BATCH
+from mfkd.train.optim import build_optimizer
+from mfkd.train.runtime import dtype, start
+from mfkd.types import Batch
+
+WARM, TIMED, PATIENCE = 2, 10, 5.0  # updates not counted, counted, and seconds after which two are enough
+PREPARED = 4  # batches a preparation is tried on
+MEGA = 1e6
+
+
+@dataclass(frozen=True)
+class _Price:
+    """Of one training: seconds and bytes of files."""
+
+    seconds: float = 0.0
+    size: float = 0.0
+
+
+def estimate(plan: Plan) -> dict[str, Any]:
+    """Time and disk that are still needed to carry out a plan.
+
+    Args:
+        plan: from `pipeline.open_plan`.
+
+    Returns:
+        `steps`, each with step, folder, seconds and megabytes (both 0 where it is finished), and the
+        sums `seconds` and `megabytes`.
+
+    Raises:
+        MfkdError: what the run itself would refuse.
+    """
+    check(plan)
+    config, teacher = plan.config, stand_in(plan)
+    jobs = [plan.teacher_job()]
+    for seed in config.seeds:
+        jobs += [plan.student_job("alone", seed), plan.student_job("distilled", seed)]
+    prices: dict[str, _Price] = {}
+    steps = []
+    for job in jobs:
+        price, loaded = _Price(), job.kind == "teacher" and is_ready(config.teacher)
+        if loaded:
+            if not (job.folder / "metrics.json").exists():
+                passes = len(plan.data.test) + (len(plan.data.train) if config.teacher.head == "tune" else 0)
+                price = _Price(COST_SECONDS + passes * _per_image(plan, teacher.network, torch.float32))
+        elif not job.record.exists():
+            if job.kind not in prices:
+                built = (
+                    build_teacher(plan) if job.kind == "teacher" else build_student(plan, job.kind, job.seed, teacher)
+                )
+                prices[job.kind] = _price(plan, job, built, None if job.kind == "teacher" else teacher.network)
+            price = prices[job.kind]
+        steps.append(
+            {
+                "step": "teacher, loaded" if loaded else job.title,
+                "folder": str(job.folder),
+                "seconds": price.seconds,
+                "megabytes": price.size / MEGA,
+            }
+        )
+    return {
+        "steps": steps,
+        "seconds": sum(step["seconds"] for step in steps),
+        "megabytes": sum(step["megabytes"] for step in steps),
+    }
+
+
+def _price(plan: Plan, job: Job, distiller: Distiller, reference: nn.Module | None) -> _Price:
+    training, data = job.training, plan.data
+    accelerator = start(training, LogConfig(trackers=()), job.folder)
+    device = accelerator.device
+    distiller.to(device, dtype(training))
+    if training.channels_last:
+        distiller.student.to(memory_format=torch.channels_last)
+        if distiller.teacher is not None:
+            distiller.teacher.to(memory_format=torch.channels_last)
+    loader = train_loader(
+        data,
+        plan.config.data,
+        plan.config.augment,
+        batch_size=training.batch_size,
+        seed=job.seed,
+        device=device,
+        accumulate=training.accumulate,
+        dtype=dtype(training),
+        channels_last=training.channels_last,
+    )
+    few = _Few(loader)
+    begun = time.perf_counter()
+    distiller.prepare(few, autocast=accelerator.autocast)
+    _wait(device)
+    seconds = (time.perf_counter() - begun) * loader.steps * training.accumulate / len(few)
+
+    weights = _bytes(distiller.student.state_dict())
+    model, optimizer = accelerator.prepare(distiller, build_optimizer(distiller.trainable_parameters(), training))
+    model.train()
+    taken: list[float] = []
+    batches = _endless(loader)
+    while len(taken) < WARM + TIMED and (len(taken) < WARM + 2 or sum(taken) < PATIENCE):
+        begun = time.perf_counter()
+        for batch in islice(batches, training.accumulate):
+            accelerator.backward(model(batch.image, batch.label, batch.index, batch.target).loss / training.accumulate)
+        optimizer.step()
+        optimizer.zero_grad()
+        _wait(device)
+        taken.append(time.perf_counter() - begun)
+    seconds += median(taken[WARM:]) * loader.steps * training.epochs
+
+    own = _per_image(plan, distiller.student, dtype(training))
+    evaluations = -(-training.epochs // training.evaluate_every)
+    seconds += own * evaluations * (len(data.test) + (len(data.val) if data.val is not None else 0))
+    seconds += own * len(data.test) + COST_SECONDS
+    if reference is not None:  # the agreement at the end
+        seconds += _per_image(plan, reference, torch.float32) * len(data.test)
+    state = [value for entry in optimizer.state.values() for value in entry.values() if isinstance(value, torch.Tensor)]
+    average = weights if training.ema is not None else 0
+    checkpoint = _bytes(distiller.state_dict()) + sum(value.nbytes for value in state) + average
+    return _Price(seconds, weights + checkpoint)
+
+
+class _Few:
+    """The first batches, for a preparation stage."""
+
+    def __init__(self, loader: TrainLoader) -> None:
+        self.loader = loader
+
+    def __len__(self) -> int:
+        return min(PREPARED, self.loader.steps * self.loader.accumulate)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return islice(self.loader.epoch(0), len(self))
+
+
+def _endless(loader: TrainLoader) -> Iterator[Batch]:
+    epoch = 0
+    while True:
+        yield from loader.epoch(epoch)
+        epoch += 1
+
+
+@torch.no_grad()
+def _per_image(plan: Plan, network: nn.Module, kind: torch.dtype) -> float:
+    """Seconds that one image takes in evaluation."""
+    data, device = plan.data, next(network.parameters()).device
+    training = network.training
+    network.eval()
+    loader = eval_loader(data.test, data, plan.config.data, batch_size=EVAL_BATCH, device=device, dtype=kind)
+    first = next(iter(loader))
+    taken = []
+    for _ in range(2):  # the first one warms up
+        begun = time.perf_counter()
+        network(first.image)
+        _wait(device)
+        taken.append(time.perf_counter() - begun)
+    network.train(training)
+    return min(taken) / len(first)
+
+
+def _bytes(state: dict[str, torch.Tensor]) -> int:
+    return sum(value.nbytes for value in state.values())
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

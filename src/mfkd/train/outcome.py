@@ -1,0 +1,32 @@
+"""What a finished training leaves to read: its record."""
+
+from accelerate import Accelerator
+
+from mfkd.distill import Distiller
+from mfkd.records import RunRecord, environment
+from mfkd.train.job import Job, State
+
+
+def make_record(job: Job, state: State, distiller: Distiller, steps: int, accelerator: Accelerator) -> RunRecord:
+    """The record of a training of so many updates, without the final metrics."""
+    evaluated = [row for row in state.rows if "test_top1" in row]
+    images = steps * job.training.batch_size
+    return RunRecord(
+        kind=job.kind,
+        config=job.config.model_dump(mode="json"),
+        config_hash=job.hash,
+        seed=job.seed,
+        training=job.training.model_dump(mode="json"),
+        method=distiller.objective.describe(),
+        notes=distiller.notes,
+        curves=state.rows,
+        last=evaluated[-1],
+        best=max(evaluated, key=lambda row: row["test_top1"]),
+        seconds=round(state.seconds, 2),
+        preparation_seconds=round(state.preparation_seconds, 2),
+        steps=steps,
+        images=images,
+        images_per_second=round(images / max(1e-9, state.seconds), 1),
+        processes=accelerator.num_processes,
+        environment=environment(accelerator.device.type),
+    )

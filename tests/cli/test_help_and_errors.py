@@ -1,0 +1,179 @@
+"""Help pages, refusals and exits, as a person at a terminal meets them."""
+
+import re
+import resource
+import subprocess
+import sys
+
+import pytest
+
+from mfkd.cli import app, main
+from mfkd.train.interrupt import Interrupted
+
+COMMANDS = ("run", "train", "distill", "evaluate", "predict", "models", "methods", "taps")
+
+
+def shell(*words, **options):
+    return subprocess.run(
+        [sys.executable, "-m", "mfkd", *words], capture_output=True, text=True, check=False, **options
+    )
+
+
+@pytest.mark.parametrize("width", ["80", "120"])
+@pytest.mark.parametrize("command", [(), *((name,) for name in COMMANDS)], ids=" ".join)
+def test_help_is_clean(mfkd, monkeypatch, command, width):
+    monkeypatch.setenv("COLUMNS", width)
+    text = mfkd(*command, "--help").stdout
+    lines = text.splitlines()
+    assert text.lstrip().startswith(f"Usage: {' '.join(['mfkd', *command])} [OPTIONS]")
+    assert max(map(len, lines)) <= int(width)
+    for raw in ("[/", "[cyan", "`", "{", "<bool>", "<str>", "<path>", "list["):
+        assert raw not in re.sub(r"'\{.*?\}'", "", text), raw  # an example quotes a mapping
+
+
+def test_examples_stand_on_one_line_each(mfkd, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    for command in COMMANDS:
+        text = mfkd(command, "--help").stdout
+        if "Examples:" in text:
+            examples = text.split("Examples:")[1].strip().splitlines()
+            assert all(line.strip().startswith("$ ") for line in examples), command
+
+
+def test_help_takes_less_than_a_second():
+    def seconds():  # of the processor, so that a busy machine does not count
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return used.ru_utime + used.ru_stime
+
+    before = seconds()
+    assert shell("run", "--help").returncode == 0
+    assert seconds() - before < 1
+
+
+@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)])
+def test_help_does_not_wait_for_torch(command):
+    code = (
+        "import sys; from mfkd.cli import app; "
+        f"app({[*command, '--help']}, standalone_mode=False); print('torch' in sys.modules, file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "False"
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["run", "--epochs=3"], "No such option: --epochs"),
+        (["runn"], "No such command 'runn'. Did you mean 'run'?"),
+        (["predict", "a.png"], "Missing option '--model' / '-m'."),
+    ],
+)
+def test_wrong_word_is_answered_in_a_box(mfkd, tmp_path, words, text):
+    result = mfkd(*words)
+    assert result.exit_code == 2
+    assert text in result.stderr
+    assert "Usage: " in result.stderr
+    assert result.stdout == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+REFUSED = [
+    (["run", "train.epoch=3"], "unknown key 'train.epoch'; did you mean train.epochs or"),
+    (["run", "epochs=3"], "unknown key 'epochs'; did you mean train.epochs?"),
+    (["run", "student.model=resnt8"], "unknown model 'resnt8'; did you mean resnet8 or"),
+    (["train", "teacher.model=resnt8"], "unknown model 'resnt8'; did you mean resnet8 or"),
+    (["run", "method=mfdk"], "unknown method 'mfdk'; did you mean mfkd"),
+    (["run", "method={mfkd: {student_taps: [frnt]}}"], "unknown tap 'frnt'; did you mean front"),
+    (["run", "digit"], "unknown recipe 'digit'; did you mean digits?"),
+    (["run", "a[red]b/c.yaml"], "recipe a[red]b/c.yaml does not exist; `mfkd run --recipes` lists the ready ones."),
+    (
+        ["distill", "digits", "train.epochs", "3"],
+        "got 'digits' and 'train.epochs' and '3', expected one recipe; "
+        "whatever else there is must be key=value, such as train.epochs=30.",
+    ),
+    (["distill", "teacher.weights=none.pt"], "weights file none.pt does not exist; check the path."),
+    (["run", "train.batch_size=9999"], "train.batch_size=9999 is larger than the 1347 training images;"),
+    (["run", "--dry-run", "data.name=folder:none"], "folder none does not exist;"),
+    (["evaluate", "none"], "none does not exist; give a run folder such as runs/digits."),
+    (["evaluate", "."], ". holds no student.safetensors or teacher.safetensors; is the run finished?"),
+    (["evaluate", ".", "--split", "train"], "unknown split 'train'; known: test, val."),
+    (["predict", "none.png", "-m", "."], "image none.png does not exist; give image files, or folders of them."),
+    (["predict", ".", "-m", "."], "folder . holds no image; known endings: .bmp, .gif,"),
+    (["methods", "mfk"], "unknown method 'mfk'; did you mean mfkd?"),
+    (["taps", "resnet8", "--input", "3x3"], "--input: got '3x3', expected channels x height x width, for"),
+]
+
+
+@pytest.mark.parametrize(("words", "text"), REFUSED, ids=[" ".join(words) for words, _ in REFUSED])
+def test_refusal_is_one_line_and_leaves_no_file(words, text, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["mfkd", *words])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == 2
+    out, err = capsys.readouterr()
+    assert err.startswith(f"mfkd: error: {text}")
+    assert err.count("\n") == 1
+    assert out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_run_in_the_folder_is_refused_before_an_estimate_too(finished, mfkd):
+    folder, words, _ = finished
+    before = (folder / "config.yaml").read_bytes()
+    for more in ([], ["--dry-run"]):
+        error = mfkd("run", *words, "train.epochs=2", *more).exception
+        assert str(error).startswith(f"{folder} holds another run: train.epochs is 1 there and 2 here;")
+    assert (folder / "config.yaml").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "text"),
+    [(KeyboardInterrupt(), 130, "mfkd: stopped.\n"), (Interrupted("it goes on."), 130, "mfkd: it goes on.\n")],
+)
+def test_ctrl_c_ends_with_a_line(error, code, text, monkeypatch, capsys):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr("mfkd.models.model_names", fail)
+    monkeypatch.setattr(sys, "argv", ["mfkd", "models"])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == code
+    assert capsys.readouterr() == ("", text)
+
+
+def test_other_errors_keep_their_traceback(monkeypatch):
+    def fail():
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr("mfkd.models.model_names", fail)
+    monkeypatch.setattr(sys, "argv", ["mfkd", "models"])
+    with pytest.raises(RuntimeError, match="a fault of ours"):
+        main()
+
+
+@pytest.mark.parametrize("words", ["run --keys", "run --keys --json"])
+def test_closed_pipe_is_silent(words):
+    done = subprocess.run(
+        f"{sys.executable} -m mfkd {words} | head -n 1", shell=True, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.count("\n") == 1
+    assert done.stderr == ""
+
+
+def test_piped_rows_do_not_wrap_and_poor_encodings_do_not_fail(monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    done = shell("run", "--keys")
+    assert done.returncode == 0
+    row = next(line for line in done.stdout.splitlines() if "train.precision" in line)
+    assert "fp32, bf16, fp16, fp64: the half precisions are mixed with fp32, fp16 needs CUDA" in row
+
+
+def test_version(mfkd):
+    assert re.fullmatch(r"mfkd \d+\.\d+\.\d+\n", mfkd("--version").stdout)
+
+
+def test_every_command_is_tried_here():
+    assert {command.name for command in app.registered_commands} == set(COMMANDS)

@@ -1,0 +1,68 @@
+"""A teacher from the recipe: whose classes, whose statistics."""
+
+import pytest
+import torch
+
+from mfkd.config import DataConfig, TeacherConfig
+from mfkd.data import load_data
+from mfkd.errors import ConfigError
+from mfkd.models import build_model
+from mfkd.teacher.load import is_ready, load_teacher
+from mfkd.train.student import Card, save_student
+
+DIGITS = tuple("0123456789")
+
+
+@pytest.fixture(scope="module")
+def data():
+    return load_data(DataConfig())
+
+
+def written(path, classes, mean=(0.5,), std=(0.25,)):
+    torch.manual_seed(0)
+    network = build_model("resnet8", num_classes=len(classes), in_channels=1)
+    save_student(path, network, Card("resnet8", tuple(classes), 1, (8, 8), mean, std))
+    return TeacherConfig(model="resnet8", weights=str(path))
+
+
+def test_same_classes_and_the_statistics_of_the_file(tmp_path, data):
+    teacher = load_teacher(written(tmp_path / "t.safetensors", data.classes), data)
+    assert teacher.count_classes((1, 8, 8)) == 10
+    image = torch.randn(2, 1, 8, 8)
+    raw = image * data.std[0] + data.mean[0]
+    assert torch.allclose(teacher.logits(image), teacher.network((raw - 0.5) / 0.25), atol=1e-5)
+
+
+def test_another_number_of_classes_is_read_from_the_file(tmp_path, data):
+    teacher = load_teacher(written(tmp_path / "t.safetensors", "abc"), data)
+    assert teacher.count_classes((1, 8, 8)) == 3
+
+
+def test_as_many_other_classes_are_refused(tmp_path, data):
+    classes = list(data.classes)
+    classes[3] = "cat"
+    config = written(tmp_path / "t.safetensors", classes)
+    with pytest.raises(ConfigError) as refusal:
+        load_teacher(config, data)
+    assert str(refusal.value) == (
+        f"teacher {tmp_path / 't.safetensors'} has other classes than the data (number 3 is 'cat', not '3'); "
+        "use teacher.head=tune, or data with the teacher's classes."
+    )
+    assert load_teacher(config.model_copy(update={"head": "tune"}), data).count_classes((1, 8, 8)) == 10
+
+
+def test_colour_statistics_are_averaged_for_grey_images(tmp_path, data):
+    config = written(tmp_path / "t.safetensors", data.classes).model_copy(
+        update={"mean": (0.2, 0.4, 0.6), "std": (0.1, 0.2, 0.3)}
+    )
+    teacher = load_teacher(config, data)
+    image = torch.randn(2, 1, 8, 8)
+    raw = image * data.std[0] + data.mean[0]
+    assert torch.allclose(teacher.logits(image), teacher.network((raw - 0.4) / 0.2), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "ready"), [({}, False), ({"pretrained": True}, True), ({"pretrained": False}, False)]
+)
+def test_a_teacher_without_weights_is_trained_here(options, ready):
+    assert is_ready(TeacherConfig(model="timm/resnet18", options=options)) is ready

@@ -1,0 +1,249 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from mfkd import Distiller, build_model
+from mfkd.errors import ConfigError, ShapeError, TrainingError, UnknownNameError
+from mfkd.methods.base import Method
+from mfkd.types import Batch, Needs
+
+SHAPE, CLASSES = (3, 16, 16), 5
+
+
+def pair(classes=CLASSES):
+    return build_model("resnet14", num_classes=classes), build_model("resnet8", num_classes=CLASSES)
+
+
+def batch(size=8):
+    return torch.randn(size, *SHAPE), torch.arange(size) % CLASSES
+
+
+def loader(count=3):
+    return [batch() for _ in range(count)]
+
+
+def test_the_ten_lines_of_the_readme():
+    loader = DataLoader(TensorDataset(*batch(24)), batch_size=8)
+    teacher = build_model("resnet14", num_classes=5)
+    student = build_model("resnet8", num_classes=5)
+    distiller = Distiller(teacher, student, method="mfkd", input_shape=(3, 16, 16))
+    distiller.prepare(loader)
+    optimizer = torch.optim.SGD(distiller.trainable_parameters(), lr=0.05, momentum=0.9)
+    losses = []
+    for _ in range(4):
+        for images, labels in loader:
+            out = distiller(images, labels)
+            optimizer.zero_grad()
+            out.loss.backward()
+            optimizer.step()
+            losses.append(out.loss.item())
+    assert list(out.terms) == ["ce", "mfkd", "kd"]
+    assert not any(term.requires_grad for term in out.terms.values())
+    assert out.logits.shape == (8, 5)
+    assert sum(losses[-3:]) < sum(losses[:3])
+
+
+def test_loss_is_the_weighted_sum_by_hand():
+    teacher, student = pair()
+    distiller = Distiller(
+        teacher, student, {"kd": {"weight": 0.5, "temperature": 2.0}, "ce": {"weight": 0.25}}, input_shape=SHAPE
+    ).eval()
+    images, labels = batch()
+    out = distiller(images, labels)
+    own, other = student(images), teacher(images)
+    kd = 4 * F.kl_div(F.log_softmax(own / 2, 1), F.log_softmax(other / 2, 1), reduction="batchmean", log_target=True)
+    ce = F.cross_entropy(own, labels)
+    torch.testing.assert_close(out.loss, 0.25 * ce + 0.5 * kd)
+    torch.testing.assert_close(out.terms, {"ce": ce.detach(), "kd": kd.detach()})
+    assert torch.equal(out.logits, own)
+
+
+def test_without_a_method_it_is_plain_training():
+    _, student = pair()
+    distiller = Distiller(None, student, "none", input_shape=SHAPE, label_smoothing=0.1).eval()
+    images, labels = batch()
+    out = distiller(images, labels)
+    torch.testing.assert_close(out.loss, F.cross_entropy(student(images), labels, label_smoothing=0.1))
+    assert list(out.terms) == ["ce"]
+    assert {id(p) for p in distiller.trainable_parameters()} == {id(p) for p in student.parameters()}
+
+
+def test_images_without_labels_have_no_cross_entropy():
+    distiller = Distiller(*pair(), "kd", input_shape=SHAPE).eval()
+    images, labels = batch()
+    out = distiller(images)
+    assert out.terms["ce"] == 0
+    assert out.loss == out.terms["kd"]
+    half = distiller(images, torch.where(torch.arange(8) < 4, labels, -1))
+    torch.testing.assert_close(half.terms["ce"], F.cross_entropy(half.logits[:4], labels[:4]) / 2)
+
+
+class Norm(Method):
+    """The squared logits, to be small."""
+
+    def __init__(self):
+        super().__init__()
+        self.needs = Needs(index=True)
+        self.factor = nn.Parameter(torch.ones(()))
+
+    def forward(self, student, teacher, batch):
+        self.index = batch.index
+        return {"norm": self.factor * student.logits.square().mean()}
+
+
+def test_a_method_of_ones_own():
+    method = Norm()
+    distiller = Distiller(*pair(), method, input_shape=SHAPE)
+    images, labels = batch()
+    out = distiller(images, labels, torch.arange(8) + 3)
+    torch.testing.assert_close(out.terms["norm"], out.logits.square().mean())
+    assert method.index.tolist() == list(range(3, 11))
+    assert any(p is method.factor for p in distiller.trainable_parameters())
+    with pytest.raises(ConfigError) as caught:
+        distiller(images, labels)
+    assert str(caught.value) == "this method remembers samples: call distiller(images, labels, index) with their rows."
+
+
+@pytest.mark.parametrize(
+    ("method", "text"),
+    [
+        ("mfdk", "unknown method 'mfdk'; did you mean mfkd"),
+        ({"kd": {"temprature": 2}}, "unknown key 'method.kd.temprature'; did you mean method.kd.temperature"),
+    ],
+)
+def test_an_unknown_name_is_refused_with_the_nearest(method, text):
+    with pytest.raises(UnknownNameError) as caught:
+        Distiller(*pair(), method, input_shape=SHAPE)
+    assert str(caught.value).startswith(text)
+
+
+def test_a_bad_value_is_refused():
+    with pytest.raises(ConfigError, match=r"method.kd.temperature: got 0, expected more than 0"):
+        Distiller(*pair(), {"kd": {"temperature": 0}}, input_shape=SHAPE)
+
+
+def test_forgetting_to_prepare_is_told():
+    distiller = Distiller(*pair(), input_shape=SHAPE)
+    with pytest.raises(TrainingError) as caught:
+        distiller(*batch())
+    assert str(caught.value) == (
+        "the teacher's fusion is not calibrated; call distiller.prepare(loader) once before training."
+    )
+
+
+@pytest.mark.parametrize("form", ["list", "batches", "DataLoader", "iterator"])
+def test_prepare_takes_every_form_of_loader(form):
+    distiller = Distiller(*pair(), input_shape=SHAPE)
+    items = loader()
+    forms = {
+        "list": items,
+        "batches": [Batch(*item, torch.arange(8)) for item in items],
+        "DataLoader": DataLoader(TensorDataset(torch.cat([i for i, _ in items]), torch.cat([l for _, l in items])), 8),
+        "iterator": iter(items),
+    }
+    steps = []
+    distiller.prepare(forms[form], on_step=lambda *step: steps.append(step))
+    assert steps == [("mfkd", done, 3) for done in (1, 2, 3)]
+    torch.manual_seed(1)
+    other = Distiller(*pair(), input_shape=SHAPE)
+    other.load_state_dict(distiller.state_dict())
+    distiller.prepare(iter([]))  # done already
+    other.prepare(iter([]))
+
+
+def test_an_iterator_cannot_be_walked_twice():
+    distiller = Distiller(*pair(), {"mfkd": {"calibration_epochs": 2}}, input_shape=SHAPE)
+    with pytest.raises(ConfigError) as caught:
+        distiller.prepare(item for item in loader())
+    assert str(caught.value) == (
+        "prepare got a loader that yields no batch (2 passes wanted); give a list or DataLoader, not a used-up iterator."
+    )
+
+
+def test_prepare_moves_the_fusion_and_then_freezes_it():
+    teacher, student = pair()
+    distiller = Distiller(teacher, student, input_shape=SHAPE)
+    before = {name: value.clone() for name, value in distiller.state_dict().items()}
+    distiller.prepare(loader())
+    after = distiller.state_dict()
+    moved = {name for name, value in before.items() if not torch.equal(value, after[name])}
+    assert moved
+    assert all("teacher_side" in name for name in moved)
+    names = {name for name, p in distiller.named_parameters() if p.requires_grad}
+    assert {id(p) for p in distiller.trainable_parameters()} == {
+        id(p) for name, p in distiller.named_parameters() if name in names
+    }
+    assert not any("teacher_side" in name for name in names)
+    assert any("student_side" in name for name in names)
+    assert any(name.startswith("student.") for name in names)
+
+
+def test_the_teacher_is_no_part_of_state_or_parameters_but_moves_along():
+    teacher, student = pair()
+    distiller = Distiller(teacher, student, "kd", input_shape=SHAPE)
+    assert {name.split(".")[0] for name in distiller.state_dict()} == {"student"}
+    assert not {id(p) for p in distiller.parameters()} & {id(p) for p in teacher.parameters()}
+    assert distiller.double() is distiller
+    assert {p.dtype for p in teacher.parameters()} == {torch.float64}
+    images, labels = batch()
+    assert distiller(images.double(), labels).loss.dtype == torch.float64
+    assert distiller.to(torch.float32)(images, labels).loss.dtype == torch.float32
+    distiller.train()
+    assert not any(part.training for part in teacher.modules())
+
+
+def test_a_teacher_with_another_head_loses_the_logit_part_of_the_preset():
+    distiller = Distiller(*pair(classes=7), input_shape=SHAPE)
+    assert distiller.notes == [
+        "kd is off: the teacher's head has other classes than the student; teacher.head=tune fits a new one."
+    ]
+    distiller.prepare(loader())
+    assert list(distiller(*batch()).terms) == ["ce", "mfkd"]
+
+
+@pytest.mark.parametrize("method", ["kd", {"mfkd": {}, "kd": {}}])
+def test_a_teacher_with_another_head_is_refused_by_kd(method):
+    with pytest.raises(ConfigError) as caught:
+        Distiller(*pair(classes=7), method, input_shape=SHAPE)
+    assert str(caught.value) == (
+        "kd needs a teacher with the student's classes, but this teacher's head has others; "
+        "fit a new one with teacher.head=tune, or leave kd out."
+    )
+
+
+def test_refusals():
+    teacher, student = pair()
+    with pytest.raises(ConfigError) as caught:
+        Distiller(student, student, input_shape=SHAPE)
+    assert str(caught.value) == "teacher and student are the same object; build two networks."
+    with pytest.raises(ConfigError) as caught:
+        Distiller(None, student, input_shape=SHAPE)
+    assert str(caught.value) == ("method mfkd, kd needs a teacher, got None; use method='none' for plain training.")
+    images, labels = batch()
+    with pytest.raises(ShapeError) as caught:
+        Distiller(teacher, student, "kd", input_shape=SHAPE)(images, labels[:3])
+    assert str(caught.value) == "distiller got 8 images and 3 labels; give one label an image (-1: none)."
+
+
+def test_the_seed_is_of_the_methods_own_weights_and_draws_nothing():
+    states = []
+    for seed, noise in ((3, 0), (3, 1), (4, 0)):
+        teacher, student = pair()
+        torch.manual_seed(noise)
+        before = torch.get_rng_state()
+        distiller = Distiller(teacher, student, input_shape=SHAPE, seed=seed)
+        assert torch.equal(torch.get_rng_state(), before)
+        states.append(distiller.objective.state_dict()["methods.mfkd.student_side.levels.0.conv.weight"])
+    assert torch.equal(states[0], states[1])
+    assert not torch.equal(states[0], states[2])
+
+
+def test_progress_reaches_the_methods():
+    distiller = Distiller(*pair(), {"kd": {"warmup": 0.5, "weight": 2.0}}, input_shape=SHAPE).eval()
+    images, labels = batch()
+    for progress, weight in ((0.0, 0.0), (0.25, 1.0), (0.75, 2.0)):
+        distiller.set_progress(progress)
+        out = distiller(images, labels)
+        torch.testing.assert_close(out.loss.detach(), out.terms["ce"] + weight * out.terms["kd"])

@@ -1,0 +1,72 @@
+"""The estimate of a run against what a real run takes, without a trace on disk."""
+
+import pytest
+import torch
+
+from mfkd import estimate as module
+from mfkd.config import load_config
+from mfkd.errors import ConfigError
+from mfkd.estimate import estimate
+from mfkd.models import build_model
+from mfkd.models.weights import save_weights
+from mfkd.pipeline import open_plan, run
+
+WORDS = ["train.epochs=2", "teacher.train={epochs: 2}", "data.fraction=0.2", "log.trackers=[]"]
+
+
+@pytest.fixture
+def plan(tmp_path):
+    def make(*words):
+        return open_plan(load_config(None, ["seeds=[0]", *WORDS, f"out={tmp_path / 'run'}", *words]))
+
+    return make
+
+
+def test_every_step_is_estimated_and_nothing_written(plan, tmp_path):
+    value = estimate(plan("seeds=[3, 5]"))
+    assert [(step["step"], step["folder"]) for step in value["steps"]] == [
+        ("teacher, seed 0", str(tmp_path / "run" / "teacher")),
+        ("student alone, seed 3", str(tmp_path / "run" / "alone" / "seed-3")),
+        ("student distilled, seed 3", str(tmp_path / "run" / "distilled" / "seed-3")),
+        ("student alone, seed 5", str(tmp_path / "run" / "alone" / "seed-5")),
+        ("student distilled, seed 5", str(tmp_path / "run" / "distilled" / "seed-5")),
+    ]
+    assert all(step["seconds"] > 0 and step["megabytes"] > 0 for step in value["steps"])
+    assert value["seconds"] == pytest.approx(sum(step["seconds"] for step in value["steps"]))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_disk_is_right_and_finished_steps_are_free(plan, tmp_path):
+    before = estimate(plan())
+    run(plan(), lambda _: None)
+    for step in before["steps"]:
+        files = [path for path in (tmp_path / "run").rglob("*") if path.is_file() and step["folder"] in str(path)]
+        assert step["megabytes"] == pytest.approx(sum(path.stat().st_size for path in files) / 1e6, rel=0.15)
+    after = estimate(plan("seeds=[0, 1]"))
+    assert [step["seconds"] > 0 for step in after["steps"]] == [False, False, False, True, True]
+    assert [step["megabytes"] > 0 for step in after["steps"]] == [False, False, False, True, True]
+
+
+def test_time_follows_the_measured_update(plan, monkeypatch):
+    """A clock that ticks once a look: an update, a batch of evaluation and a pass of preparation take 1 s each."""
+    ticks = iter(range(10**6))
+    monkeypatch.setattr(module.time, "perf_counter", lambda: float(next(ticks)))
+    alone = estimate(plan("train.epochs=10", "train.evaluate_every=4"))["steps"][1]
+    updates = 10 * (269 // 64)  # a fifth of 1347 images, in batches of 64
+    evaluations = 3 + 1  # one batch each: after epochs 4, 8 and 10, and at the end
+    preparation, agreement = 1, 1
+    assert alone["seconds"] == pytest.approx(updates + evaluations + preparation + agreement + module.COST_SECONDS)
+
+
+def test_loaded_teacher_is_not_trained(plan, tmp_path):
+    torch.manual_seed(0)
+    save_weights(tmp_path / "t.safetensors", build_model("resnet20", 10, 1).state_dict())
+    first = estimate(plan(f"teacher.weights={tmp_path / 't.safetensors'}"))["steps"][0]
+    assert first["step"] == "teacher, loaded"
+    assert first["megabytes"] == 0
+    assert first["seconds"] < 10
+
+
+def test_what_the_run_would_refuse_is_refused(plan):
+    with pytest.raises(ConfigError, match=r"^train\.batch_size=5000 is larger than the \d+ training images;"):
+        estimate(plan("train.batch_size=5000"))
