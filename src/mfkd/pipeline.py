@@ -206,7 +206,7 @@ def run(plan: Plan, say: Callable[[str], None]) -> dict[str, Any]:
     """
     claim_folder(plan)
     config, seeds = plan.config, plan.config.seeds
-    say(f"Teacher {config.teacher.model}: {'loading' if is_ready(config.teacher) else 'training'}")
+    say(f"Teacher {config.teacher.model}: {_doing(plan)}")
     teacher = obtain_teacher(plan)
     records: dict[Kind, list[RunRecord]] = {"alone": [], "distilled": []}
     for number, seed in enumerate(seeds, 1):
@@ -241,6 +241,12 @@ def teacher_figures(plan: Plan, teacher: FrozenTeacher) -> dict[str, Any]:
     if best:
         figures["top1"]["best"] = best
     return figures
+
+
+def _doing(plan: Plan) -> str:
+    if is_ready(plan.config.teacher):
+        return "loading"
+    return "finished before" if plan.teacher_job().record.exists() else "training"
 
 
 def _card(plan: Plan, model: ModelConfig) -> Card:
