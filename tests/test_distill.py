@@ -140,7 +140,7 @@ def test_prepare_takes_every_form_of_loader(form):
     forms = {
         "list": items,
         "batches": [Batch(*item, torch.arange(8)) for item in items],
-        "DataLoader": DataLoader(TensorDataset(torch.cat([i for i, _ in items]), torch.cat([l for _, l in items])), 8),
+        "DataLoader": DataLoader(TensorDataset(*map(torch.cat, zip(*items, strict=True))), 8),
         "iterator": iter(items),
     }
     steps = []
@@ -158,7 +158,8 @@ def test_an_iterator_cannot_be_walked_twice():
     with pytest.raises(ConfigError) as caught:
         distiller.prepare(item for item in loader())
     assert str(caught.value) == (
-        "prepare got a loader that yields no batch (2 passes wanted); give a list or DataLoader, not a used-up iterator."
+        "prepare got a loader that yields no batch (2 passes wanted); "
+        "give a list or DataLoader, not a used-up iterator."
     )
 
 

@@ -41,7 +41,7 @@ def test_a_foreign_file_is_refused(tmp_path, text, reason):
 
 def test_an_unknown_key_and_a_missing_file_are_refused(tmp_path):
     path = tmp_path / "record.json"
-    with pytest.raises(MfkdError, match="does not exist; is .* a finished run folder"):
+    with pytest.raises(MfkdError, match=r"does not exist; is .* a finished run folder"):
         RunRecord.load(path)
     path.write_text(json.dumps({**record().model_dump(), "extra": 1}))
     with pytest.raises(MfkdError, match=r"is not a run record \(extra: "):

@@ -18,7 +18,7 @@ def torchrun(*words):
     """Two processes on the CPU, over a port that is free."""
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, cwd=ROOT)
+    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=300, env=environment, cwd=ROOT)
 
 
 @pytest.fixture(scope="module")
@@ -107,5 +107,5 @@ def test_a_batch_that_does_not_divide_is_refused_in_one_line(tmp_path):
     )
     assert done.stderr.count(text) == 1
     assert "exitcode  : 2 " in done.stderr
-    assert "most recent call last" not in done.stderr.partition("ChildFailedError")[0].partition("torchrun")[0]
+    assert done.stderr.count("Traceback") == 1  # torchrun's own
     assert not (tmp_path / "run").exists()

@@ -49,7 +49,7 @@ class Loader:
         """Yield the normalised batch of each (B,) of positions; view None is evaluation."""
         for positions, images in zip(plan, self.reader.read(plan, view), strict=True):
             image = normalise(images, self.mean, self.std, self.dtype).contiguous(memory_format=self.layout)
-            which = positions.to(self.labels.device)
+            which = positions.to(self.labels.device, non_blocking=True)
             yield Batch(image, self.labels[which], self.rows[which])
 
 

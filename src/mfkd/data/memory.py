@@ -24,7 +24,7 @@ class MemoryReader:
     def read(self, plan: Sequence[Tensor], view: int | None) -> Iterator[Tensor]:
         """Yield the images of each part of the plan."""
         for part in plan:
-            positions = part.to(self.images.device)
+            positions = part.to(self.images.device, non_blocking=True)
             images = self.images[positions]
             if view is not None:
                 images = crop_and_flip(

@@ -72,7 +72,7 @@ def mix(
         images (B, C, H, W) and targets (B, K).
     """
     chance, drawn, *centre = torch.rand(4, generator=generator, dtype=torch.float64).tolist()
-    partner = torch.randperm(len(images), generator=generator).to(images.device)
+    partner = torch.randperm(len(images), generator=generator).to(images.device, non_blocking=True)
     targets = one_hot(labels, classes)
     use_cutmix = cutmix_alpha > 0 and (mixup_alpha == 0 or chance < 0.5)
     alpha = cutmix_alpha if use_cutmix else mixup_alpha

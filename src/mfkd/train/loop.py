@@ -119,7 +119,7 @@ class _Fit:
         if scaler is not None and saved is not None and saved["scaler"]:
             scaler.load_state_dict(saved["scaler"])
         if self.job.config.log.trackers:
-            self.accelerator.init_trackers("logs")
+            self.accelerator.init_trackers("mfkd")
 
     def _result(self) -> nn.Module:
         """The network to evaluate and keep."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
-from accelerate.utils import InitProcessGroupKwargs
+from accelerate.utils import InitProcessGroupKwargs, ProjectConfiguration
 
 from mfkd.config import LogConfig, TrainConfig
 from mfkd.errors import ConfigError
@@ -42,7 +42,7 @@ def start(training: TrainConfig, log: LogConfig, folder: Path) -> Accelerator:
         mixed_precision={"bf16": "bf16", "fp16": "fp16"}.get(training.precision, "no"),
         gradient_accumulation_steps=training.accumulate,
         log_with=list(log.trackers) or None,
-        project_dir=str(folder),
+        project_config=ProjectConfiguration(project_dir=str(folder), logging_dir=str(folder / "logs")),
         kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
     )
 
