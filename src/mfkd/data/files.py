@@ -5,6 +5,7 @@ Shapes: B batch; C, H, W channels, height, width.
 
 import multiprocessing
 import multiprocessing.context
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -31,7 +32,7 @@ class FileReader:
         size: (height, width) of the result.
         side: shorter side that evaluation scales an image to before its central crop.
         device: where the batches go.
-        workers: processes; 0 reads in this one. They start once and serve every epoch.
+        workers: processes, at most one a processor; 0 reads in this one. They start once and serve every epoch.
         crop: training takes a random resized crop (Szegedy et al., CVPR 2015), else the central one.
         flip: training flips every second image.
         view_seed: as in the recipe.
@@ -50,6 +51,10 @@ class FileReader:
         view_seed: int = 0,
     ) -> None:
         self.device = device
+        # torch warns about more workers than this process may use; their number changes no result.
+        workers = min(
+            workers, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        )
         self.plan: list[list[Key]] = []
         self.loader = DataLoader(
             _Images(split, size, side, crop=crop, flip=flip, view_seed=view_seed),
