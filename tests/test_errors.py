@@ -40,3 +40,7 @@ def test_every_kind_is_an_mfkd_error_and_documented():
     kinds = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if kind.__module__ == "mfkd.errors"]
     assert len(kinds) == 8
     assert all(issubclass(kind, MfkdError) and kind.__doc__ for kind in kinds)
+
+
+def test_the_nearest_names_are_found_in_any_case():
+    assert "did you mean ResNet50?" in str(UnknownNameError("model", "resnet50", ["vgg8", "ResNet50"]))

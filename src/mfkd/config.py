@@ -132,7 +132,10 @@ class TrainConfig(Frozen):
 class ModelConfig(Frozen):
     """A network by name, with its own options and weights."""
 
-    model: str = Field(default="resnet8", description="a name of `mfkd models`, timm/NAME or torchvision/NAME")
+    model: str = Field(
+        default="resnet8",
+        description="a name of `mfkd models`, timm/NAME, torchvision/NAME, package.module:factory or file.py:factory",
+    )
     options: dict[str, Any] = Field(default_factory=dict, description="keyword options of the network's constructor")
     weights: str | None = Field(default=None, description="file to start from")
 
@@ -140,7 +143,10 @@ class ModelConfig(Frozen):
 class TeacherConfig(ModelConfig):
     """The teacher: trained here when `weights` is null, else loaded."""
 
-    model: str = Field(default="resnet20", description="a name of `mfkd models`, timm/NAME or torchvision/NAME")
+    model: str = Field(
+        default="resnet20",
+        description="a name of `mfkd models`, timm/NAME, torchvision/NAME, package.module:factory or file.py:factory",
+    )
     head: Literal["keep", "tune"] = Field(
         default="keep", description="tune fits a new classifier on the frozen teacher first"
     )

@@ -44,7 +44,8 @@ class UnknownNameError(ConfigError):
 
     def __init__(self, kind: str, got: str, known: Iterable[str], hint: str = "") -> None:
         self.kind, self.got, self.known = kind, got, tuple(known)
-        near = get_close_matches(got, self.known, n=3, cutoff=0.5)
+        folded = {name.casefold(): name for name in reversed(self.known)}
+        near = [folded[name] for name in get_close_matches(got.casefold(), folded, n=3, cutoff=0.5)]
         if near:
             advice = f"did you mean {' or '.join(near)}?"
         elif self.known and len(self.known) <= 24:

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mfkd.errors import CheckpointError
+from mfkd.errors import CheckpointError, MfkdError
 from mfkd.models import build_model
 from mfkd.models.weights import classifier_path, head_classes, load_weights, read_weights, save_weights
 
@@ -73,6 +73,23 @@ def test_torch_files_load_in_every_wrapping(wrapping: str, old_format: bool, tmp
     assert (report.loaded, report.fresh, report.metadata) == (56, (), {})
 
 
+@pytest.mark.parametrize("name", ["resnet8x4", "vgg8", "wrn_16_1", "ResNet50", "MobileNetV2", "ShuffleV1", "ShuffleV2"])
+def test_every_family_loads_what_it_wrote(name: str, tmp_path: Path) -> None:
+    source, image = build_model(name, num_classes=5), torch.randn(2, 3, 32, 32)
+    source(image)  # moves the statistics of BatchNorm
+    state = source.state_dict()
+    torch.save(WRAPPINGS["mdistiller"](state), tmp_path / "w.pth")
+    target = build_model(name, num_classes=5, weights=tmp_path / "w.pth")
+    assert torch.equal(target.eval()(image), source.eval()(image))
+    classifier = classifier_path(source)
+    assert head_classes(state, classifier) == 5
+    target = build_model(name, num_classes=7)
+    with pytest.raises(CheckpointError, match="have a head of 5 classes, expected 7 classes"):
+        load_weights(target, tmp_path / "w.pth")
+    fresh = load_weights(target, tmp_path / "w.pth", head="reset").fresh
+    assert fresh == (f"{classifier}.weight", f"{classifier}.bias")
+
+
 def test_safetensors_round_trip_with_metadata(tmp_path: Path) -> None:
     source, target = net(0), net(1)
     path = tmp_path / "new" / "w.safetensors"
@@ -101,7 +118,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
         raise OSError("disk full")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(MfkdError, match=r"^cannot write \S+: disk full; free space"):
         save_weights(path, {"a": torch.zeros(1)})
     assert read_weights(path)[0]["a"].item() == 1
     assert [entry.name for entry in tmp_path.iterdir()] == ["w.safetensors"]
@@ -248,6 +265,7 @@ def test_missing_files_are_told(tmp_path: Path) -> None:
 def test_the_classifier_is_found() -> None:
     assert classifier_path(net(0)) == "fc"
     assert classifier_path(build_model("vgg8")) == "classifier"
+    assert classifier_path(build_model("MobileNetV2")) == "classifier.0"
     assert classifier_path(nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2))) == "2"
     with pytest.raises(
         CheckpointError, match=r"^Sequential has no linear classifier; set its attribute classifier_path"

@@ -35,14 +35,46 @@ SHAPES = {
         "stage3": (128, 8, 8),
         "penultimate": (128,),
     },
+    "ResNet50": {
+        "stem": (64, 32, 32),
+        "stage1": (256, 32, 32),
+        "stage2": (512, 16, 16),
+        "stage3": (1024, 8, 8),
+        "stage4": (2048, 4, 4),
+        "penultimate": (2048,),
+    },
+    "MobileNetV2": {
+        "stem": (16, 16, 16),
+        "stage1": (12, 16, 16),
+        "stage2": (16, 8, 8),
+        "stage3": (48, 4, 4),
+        "stage4": (1280, 2, 2),
+        "penultimate": (1280,),
+    },
+    "ShuffleV1": {
+        "stem": (24, 32, 32),
+        "stage1": (240, 16, 16),
+        "stage2": (480, 8, 8),
+        "stage3": (960, 4, 4),
+        "penultimate": (960,),
+    },
+    "ShuffleV2": {
+        "stem": (24, 32, 32),
+        "stage1": (116, 16, 16),
+        "stage2": (232, 8, 8),
+        "stage3": (1024, 4, 4),
+        "penultimate": (1024,),
+    },
 }
+LINEAR = {("MobileNetV2", alias) for alias in ("stage1", "stage2", "stage3", "front", "middle")}
+"""Maps that no activation follows; they have no `.pre`."""
 
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_shapes_at_32_px(name: str) -> None:
     taps = find_taps(build_model(name, num_classes=4), (3, 32, 32))
     stages = {tap: shape for tap, shape in SHAPES[name].items() if tap.startswith("stage")}
-    expected = SHAPES[name] | {f"{tap}.pre": shape for tap, shape in stages.items()}
+    expected = SHAPES[name] | {f"{tap}.pre": shape for tap, shape in stages.items() if (name, tap) not in LINEAR}
     middle = {3: "stage2", 4: "stage3"}[len(stages)]  # stage floor(n / 2) + 1
     expected |= {"front": stages["stage1"], "middle": stages[middle], "bottom": stages[f"stage{len(stages)}"]}
     assert {tap: spec.shape for tap, spec in taps.items()} == expected
@@ -50,7 +82,7 @@ def test_shapes_at_32_px(name: str) -> None:
     assert taps["middle"].path == taps[middle].path
     for tap, spec in taps.items():
         stride = None if spec.shape is None or len(spec.shape) == 1 else 32 // spec.shape[1]
-        assert (spec.stride, spec.activated) == (stride, not tap.endswith(".pre"))
+        assert (spec.stride, spec.activated) == (stride, not tap.endswith(".pre") and (name, tap) not in LINEAR)
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -59,7 +91,9 @@ def test_taps_are_on_their_side_of_the_activation(name: str) -> None:
     model = build_model(name, num_classes=4)  # training mode: BatchNorm centres, so signs are mixed
     taps = read(model, torch.randn(4, 3, 32, 32), model.tap_points).taps
     for tap in taps:
-        if tap != "penultimate" and not tap.endswith(".pre"):
+        if (name, tap) in LINEAR:
+            assert taps[tap].min() < 0
+        elif tap != "penultimate" and not tap.endswith(".pre"):
             assert taps[tap].min() == 0
         if tap.endswith(".pre"):
             assert taps[tap].min() < 0
@@ -96,7 +130,7 @@ def test_every_network_declares_taps_that_hold(name: str) -> None:
     assert len({spec.name for spec in model.tap_points}) == len(model.tap_points)
     for size in (8, 28):
         taps = find_taps(model, (1, size, size))
-        assert taps["front"].shape[1:] == (size, size)
+        assert taps["front"].shape[1:] == (size // taps["front"].stride,) * 2
         assert taps["penultimate"].channels == model.get_submodule(model.classifier_path).in_features
 
 

@@ -51,6 +51,7 @@ def models(as_json: Json = False) -> None:
         left=2,
     )
     screen.tell("Besides: timm/NAME and torchvision/NAME, with student.options.pretrained=true for their weights.")
+    screen.tell("Your own: package.module:factory or path/to/file.py:factory, called with num_classes and the options.")
     return screen.tell("A stage can also be read before its activation, as stage1.pre; see mfkd taps MODEL.")
 
 

@@ -1,4 +1,4 @@
-"""Networks by name: the CIFAR families here, and those of timm and torchvision through adapters."""
+"""Networks by name: the CIFAR families here, those of timm and torchvision, and those of the user's own code."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -8,7 +8,11 @@ from typing import Any
 from torch import nn
 
 from mfkd.errors import ConfigError, UnknownNameError
+from mfkd.models.mobilenetv2 import MobileNetV2
 from mfkd.models.resnet import ResNet
+from mfkd.models.resnet50 import ResNet50
+from mfkd.models.shufflenetv1 import ShuffleNetV1
+from mfkd.models.shufflenetv2 import ShuffleNetV2
 from mfkd.models.vgg import VGG
 from mfkd.models.wrn import WideResNet
 
@@ -33,12 +37,16 @@ MODELS: Mapping[str, Callable[..., nn.Module]] = {
     "wrn_16_2": partial(WideResNet, 16, 2),
     "wrn_40_1": partial(WideResNet, 40, 1),
     "wrn_40_2": partial(WideResNet, 40, 2),
+    "ResNet50": ResNet50,
+    "MobileNetV2": partial(MobileNetV2, 6, 0.5),
+    "ShuffleV1": ShuffleNetV1,
+    "ShuffleV2": ShuffleNetV2,
 }
 """The one list of our own networks; each factory takes `num_classes` and `in_channels`."""
 
 
 def model_names() -> tuple[str, ...]:
-    """Names of our own networks; `timm/NAME` and `torchvision/NAME` are accepted besides."""
+    """Names of our own networks; `build_model` accepts other forms besides."""
     return tuple(MODELS)
 
 
@@ -52,24 +60,29 @@ def build_model(
     """Build a classifier by name.
 
     Args:
-        name: one of `model_names()`, or `timm/NAME`, or `torchvision/NAME`.
+        name: one of `model_names()`, or `timm/NAME`, `torchvision/NAME`, `package.module:factory` or
+            `path/to/file.py:factory`.
         num_classes: classes of the head; None keeps those of timm's or torchvision's own head.
         in_channels: channels of the images.
         weights: file to load, see `mfkd.models.weights.load_weights`; None starts from random weights.
-        **options: further keywords of timm's or torchvision's factory, such as `pretrained=True`.
+        **options: further keywords of timm's, torchvision's or the user's factory, such as `pretrained=True`.
 
     Returns:
         A module that maps (B, in_channels, H, W) to logits (B, num_classes), in training mode.
 
     Raises:
         UnknownNameError: no such network; the nearest names are told.
-        ConfigError: an option that the factory does not know.
+        ConfigError: an option that the factory does not know, or a user's factory that cannot be used.
         CheckpointError: weights that cannot be read or belong to another network.
     """
     if name.startswith(("timm/", "torchvision/")):
         from mfkd.models.adapters import build_foreign
 
         model = build_foreign(name, num_classes, in_channels, options)
+    elif ":" in name:
+        from mfkd.models.user import build_user
+
+        model = build_user(name, num_classes, in_channels, options)
     else:
         model = _build_own(name, num_classes, in_channels, options)
     if weights is not None:
@@ -81,7 +94,9 @@ def build_model(
 
 def _build_own(name: str, num_classes: int | None, in_channels: int, options: Mapping[str, Any]) -> nn.Module:
     if name not in MODELS:
-        raise UnknownNameError("model", name, MODELS, "or name one of timm/NAME, torchvision/NAME.")
+        raise UnknownNameError(
+            "model", name, MODELS, "or name one of timm/NAME, torchvision/NAME, path/to/file.py:factory."
+        )
     if options:
         raise ConfigError(
             f"{name} has no option {', '.join(map(repr, options))}; accepted: num_classes, in_channels, weights."

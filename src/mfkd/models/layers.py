@@ -16,9 +16,20 @@ def conv3x3(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
 
 
-def conv1x1(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
+def conv1x1(inputs: int, outputs: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
     """A 1x1 convolution without bias, the shortcut wherever the width changes."""
-    return nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False)
+    return nn.Conv2d(inputs, outputs, 1, stride=stride, groups=groups, bias=False)
+
+
+def depthwise3x3(width: int, stride: int = 1) -> nn.Conv2d:
+    """A 3x3 convolution without bias that works on each channel alone and keeps the size at stride 1."""
+    return nn.Conv2d(width, width, 3, stride=stride, padding=1, groups=width, bias=False)
+
+
+def channel_shuffle(x: Tensor, groups: int) -> Tensor:
+    """Deal the channels (B, C, H, W) of `groups` groups out in turn: the first of each, the second of each, ..."""
+    dealt: Tensor = x.unflatten(1, (groups, -1)).transpose(1, 2).flatten(1, 2)
+    return dealt
 
 
 def check_sizes(num_classes: int, in_channels: int) -> None:
@@ -78,11 +89,13 @@ def init_weights(network: nn.Module, linear_std: float | None = None) -> None:
             nn.init.zeros_(module.bias)
 
 
-def stage_taps(paths: Sequence[str], widths: Sequence[int], strides: Sequence[int | None]) -> tuple[TapSpec, ...]:
-    """`stage1`..`stageN` after, and `.pre` before, the ReLU modules at `paths`."""
+def stage_taps(
+    paths: Sequence[str], widths: Sequence[int], strides: Sequence[int | None], first: int = 1
+) -> tuple[TapSpec, ...]:
+    """Stages numbered from `first` after, and `.pre` before, the ReLU modules at `paths`."""
     return tuple(
         tap
-        for number, (path, width, stride) in enumerate(zip(paths, widths, strides, strict=True), start=1)
+        for number, (path, width, stride) in enumerate(zip(paths, widths, strides, strict=True), first)
         for tap in (
             TapSpec(f"stage{number}", path, width, stride),
             TapSpec(f"stage{number}.pre", path, width, stride, side="input", activated=False),
