@@ -69,7 +69,8 @@ def test_value_out_of_range_is_refused_by_its_dotted_name(key, bad):
 
 @pytest.mark.parametrize(("key", "good"), [(key, good) for key, _, values in RANGES for good in values])
 def test_value_in_range_is_taken(key, good):
-    node = load_config(None, [f"{key}={good}"]).model_dump(mode="json")
+    ready = ["teacher.weights=t.safetensors"] if key.startswith("teacher.") else []
+    node = load_config(None, [f"{key}={good}", *ready]).model_dump(mode="json")
     for part in key.split("."):
         node = node[part]
     assert node == (yaml.safe_load(good) if good != "1e-9" else 1e-9)
@@ -135,6 +136,7 @@ def test_every_bounded_field_stands_in_the_table_of_ranges():
             "train.milestones.0: got 0, expected 1 or more (epochs after which multistep multiplies by gamma).",
         ),
         (["train.milestones=[3, 2]"], "train: milestones must rise, got [3, 2]."),
+        (["train.schedule=cosine", "train.milestones=[3, 2]"], "train: milestones must rise, got [3, 2]."),
         (["train.accumulate=3"], "train: batch_size 64 does not divide into accumulate=3 equal parts."),
         (["train.nesterov=true", "train.momentum=0"], "train: nesterov needs optimizer sgd and momentum above 0."),
         (["train.warmup_epochs=300"], "train: warmup_epochs 300 is longer than epochs 240."),
@@ -236,7 +238,14 @@ def test_missing_recipe_is_refused(tmp_path):
 
 
 def test_yaml_reads_back_to_the_same_config(tmp_path):
-    overrides = ["method={kd: {weight: 5e-4}}", "train.clip=1", "teacher.mean=[0.5]", "seeds=[1, 2]", "out=Größe"]
+    overrides = [
+        "method={kd: {weight: 5e-4}}",
+        "train.clip=1",
+        "teacher.mean=[0.5]",
+        "teacher.weights=t",
+        "seeds=[1, 2]",
+        "out=Größe",
+    ]
     config = load_config(None, overrides)
     path = tmp_path / "config.yaml"
     path.write_text(to_yaml(config), encoding="utf-8")
@@ -329,3 +338,15 @@ def test_installed_recipes_come_before_those_of_the_checkout(tmp_path, monkeypat
 @pytest.mark.parametrize("name", recipe_names())
 def test_every_shipped_recipe_is_valid(name):
     assert load_config(name).out == f"runs/{name}"
+
+
+@pytest.mark.parametrize("override", ["classes=7", "head=tune", "image_size=16", "mean=[0.5]", "std=[0.5]"])
+def test_what_describes_a_ready_teacher_is_refused_for_one_that_is_trained_here(override):
+    key = override.partition("=")[0]
+    with pytest.raises(ConfigError) as refusal:
+        load_config(None, [f"teacher.{override}"])
+    assert str(refusal.value) == (
+        f"teacher: {key} is for a teacher that comes with weights; "
+        "name them with teacher.weights or teacher.options.pretrained=true."
+    )
+    load_config(None, [f"teacher.{override}", "teacher.weights=t.safetensors"])

@@ -248,3 +248,21 @@ def test_progress_reaches_the_methods():
         distiller.set_progress(progress)
         out = distiller(images, labels)
         torch.testing.assert_close(out.loss.detach(), out.terms["ce"] + weight * out.terms["kd"])
+
+
+def test_a_label_beyond_the_students_classes_is_refused():
+    distiller = Distiller(None, build_model("resnet8", num_classes=4), "none")
+    with pytest.raises(ShapeError) as refusal:
+        distiller(torch.zeros(2, 3, 32, 32), torch.tensor([1, 4]))
+    assert str(refusal.value) == (
+        "distiller got label 4, the student has 4 classes; "
+        "number the labels from 0, or build the student with more classes."
+    )
+
+
+def test_soft_targets_need_no_feature_map():
+    student = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 4))
+    distiller = Distiller(build_model("resnet8", num_classes=4), student, "kd", input_shape=(3, 8, 8))
+    assert set(distiller(torch.randn(2, 3, 8, 8), torch.tensor([1, 2])).terms) == {"ce", "kd"}
+    with pytest.raises(ShapeError, match="no feature map"):
+        Distiller(build_model("resnet8", num_classes=4), student, "mfkd", input_shape=(3, 8, 8))

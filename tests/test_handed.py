@@ -9,13 +9,14 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from mfkd.config import load_config
+from mfkd.data import eval_loader
 from mfkd.errors import CheckpointError, ConfigError, DataError, UnknownNameError
 from mfkd.handed import evaluate_run, predict_images
 from mfkd.models import build_model
 from mfkd.models.weights import save_weights
-from mfkd.pipeline import open_plan, run
+from mfkd.pipeline import obtain_teacher, open_plan, run
 from mfkd.records import RunRecord
-from mfkd.train.student import Card, save_student
+from mfkd.train.student import Card, load_student, save_student
 
 WORDS = ["train.epochs=1", "teacher.train={epochs: 1}", "data.fraction=0.2", "log.trackers=[]"]
 
@@ -142,6 +143,37 @@ def test_predictions_are_the_softmax_of_the_network(folder, tmp_path):
     expected = sorted(zip(scores, card.classes, strict=True), reverse=True)[:3]
     assert [name for name, _ in found[0]["top"]] == [name for _, name in expected]
     assert [share for _, share in found[0]["top"]] == pytest.approx([score for score, _ in expected], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("shape", "words"),
+    [
+        ((100, 120), ["data.image_size=32"]),
+        ((120, 140), ["data.image_size=112", "data.resize=112"]),
+        ((40, 30), ["data.resize=112"]),
+        ((40, 30), ["data.resize=16"]),
+    ],
+)
+def test_predictions_see_what_evaluation_saw(tmp_path, shape, words):
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 2), ("test", 3)):
+        for name in ("a", "b"):
+            (tmp_path / "images" / split / name).mkdir(parents=True)
+            for number in range(count):
+                smooth = Image.fromarray(rng.integers(0, 256, (5, 6, 3), dtype=np.uint8)).resize(shape)
+                smooth.save(tmp_path / "images" / split / name / f"{number}.png")
+    words = [*words, f"data.name=folder:{tmp_path / 'images'}", "data.workers=0", f"out={tmp_path / 'run'}"]
+    plan = open_plan(load_config(None, [*WORDS, *words, "data.fraction=1", "train.batch_size=4"]))
+    obtain_teacher(plan)
+    network = load_student(tmp_path / "run" / "teacher")
+    (batch,) = eval_loader(plan.data.test, plan.data, plan.config.data, batch_size=6, device="cpu")
+    with torch.no_grad():
+        expected = network(batch.image).softmax(1)
+    folders = [tmp_path / "images" / "test" / name for name in ("a", "b")]
+    found = [dict(row["top"]) for row in predict_images(folders, tmp_path / "run" / "teacher")]
+    got = torch.tensor([[row[name] for name in ("a", "b")] for row in found])
+    assert torch.allclose(got, expected, atol=1e-6)
+    assert got[:, 0].std() > 1e-4  # the images differ by more than the tolerance
 
 
 def test_top_is_at_most_the_number_of_classes(tmp_path):

@@ -12,8 +12,7 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from pydantic import Field, field_validator, model_validator
 
-from mfkd.errors import ConfigError
-from mfkd.overrides import apply_override
+from mfkd.overrides import apply_override, read_yaml
 from mfkd.shipped import recipe_names, recipe_path
 from mfkd.validation import Frozen, config_error, describe, validated
 
@@ -116,7 +115,7 @@ class TrainConfig(Frozen):
 
     @model_validator(mode="after")
     def _check(self) -> "TrainConfig":
-        if self.schedule == "multistep" and self.milestones != tuple(sorted(set(self.milestones))):
+        if self.milestones != tuple(sorted(set(self.milestones))):
             raise ValueError(f"milestones must rise, got {list(self.milestones)}")
         if self.batch_size % self.accumulate:
             raise ValueError(
@@ -164,6 +163,18 @@ class TeacherConfig(ModelConfig):
     train: dict[str, Any] = Field(
         default_factory=dict, description="differences from `train` when the teacher is trained here"
     )
+
+    @model_validator(mode="after")
+    def _check_ready(self) -> "TeacherConfig":
+        if self.weights is None and not self.options.get("pretrained"):
+            given = [name for name in ("classes", "mean", "std", "image_size") if getattr(self, name) is not None]
+            given += ["head"] if self.head == "tune" else []
+            if given:
+                raise ValueError(
+                    f"{' and '.join(given)} is for a teacher that comes with weights; "
+                    "name them with teacher.weights or teacher.options.pretrained=true"
+                )
+        return self
 
 
 class CacheConfig(Frozen):
@@ -253,21 +264,6 @@ def describe_keys() -> list[tuple[str, str, str]]:
 def _find(path: Path) -> Path:
     """What the user has wins; a bare name or recipes/NAME may stand for a shipped recipe."""
     return recipe_path(str(path)) if not path.is_file() and path.parent in (Path(), Path("recipes")) else path
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML mapping from a file; tags that would build objects are refused."""
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, IsADirectoryError):
-        raise ConfigError(f"recipe {path} does not exist; `mfkd run --recipes` lists the ready ones.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"recipe {path} is not valid YAML: {' '.join(str(error).split())}.") from None
-    if raw is None:
-        return {}
-    if not isinstance(raw, dict):
-        raise ConfigError(f"recipe {path} must hold a mapping of keys, got {type(raw).__name__}.")
-    return raw
 
 
 def to_yaml(config: RunConfig) -> str:

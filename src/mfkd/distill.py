@@ -94,7 +94,7 @@ class Distiller(nn.Module):
             raise ConfigError(
                 f"method {', '.join(spec.methods)} needs a teacher, got None; use method='none' for plain training."
             )
-        num_classes = count_classes(student, input_shape)
+        self.num_classes = num_classes = count_classes(student, input_shape)
         own_shape = input_shape if teacher is None else teacher.input_shape(input_shape)
         student_taps = TapsOf(student, input_shape) if spec.methods else {}
         teacher_taps = TapsOf(teacher.network, own_shape) if teacher is not None and spec.methods else {}
@@ -214,6 +214,12 @@ class Distiller(nn.Module):
         if len(labels) != len(images):
             raise ShapeError(
                 f"distiller got {len(images)} images and {len(labels)} labels; give one label an image (-1: none)."
+            )
+        # Only where looking costs nothing: a GPU would have to be waited for.
+        if labels.device.type == "cpu" and len(labels) and labels.max() >= self.num_classes:
+            raise ShapeError(
+                f"distiller got label {int(labels.max())}, the student has {self.num_classes} classes; "
+                "number the labels from 0, or build the student with more classes."
             )
         if index is None:
             if self.objective.needs.index:

@@ -11,11 +11,12 @@ import torch
 from torch import nn
 
 from mfkd.config import LogConfig
-from mfkd.data import eval_loader, train_loader
+from mfkd.data import eval_loader
 from mfkd.data.loader import TrainLoader
 from mfkd.distill import Distiller
 from mfkd.pipeline import Plan, build_student, build_teacher, check, stand_in
 from mfkd.teacher.load import is_ready
+from mfkd.train.batches import training_batches
 from mfkd.train.cost import SECONDS as COST_SECONDS
 from mfkd.train.job import Job
 from mfkd.train.loop import EVAL_BATCH
@@ -62,7 +63,7 @@ def estimate(plan: Plan) -> dict[str, Any]:
             if not (job.folder / "metrics.json").exists():
                 passes = len(plan.data.test) + (len(plan.data.train) if config.teacher.head == "tune" else 0)
                 price = _Price(COST_SECONDS + passes * _per_image(plan, teacher.network, torch.float32))
-        elif not job.record.exists():
+        elif not job.finished:
             if job.kind not in prices:
                 built = (
                     build_teacher(plan) if job.kind == "teacher" else build_student(plan, job.kind, job.seed, teacher)
@@ -93,17 +94,7 @@ def _price(plan: Plan, job: Job, distiller: Distiller, reference: nn.Module | No
         distiller.student.to(memory_format=torch.channels_last)
         if distiller.teacher is not None:
             distiller.teacher.to(memory_format=torch.channels_last)
-    loader = train_loader(
-        data,
-        plan.config.data,
-        plan.config.augment,
-        batch_size=training.batch_size,
-        seed=job.seed,
-        device=device,
-        accumulate=training.accumulate,
-        dtype=dtype(training),
-        channels_last=training.channels_last,
-    )
+    loader = training_batches(job, data, device)
     few = _Few(loader)
     begun = time.perf_counter()
     distiller.prepare(few, autocast=accelerator.autocast)

@@ -1,6 +1,7 @@
 """Files that are either whole or not there: temporary name, flush, rename."""
 
 import csv
+import hashlib
 import io
 import json
 import os
@@ -71,3 +72,12 @@ def read_json(path: Path) -> Any:
         raise MfkdError(f"{path} does not exist; is {path.parent} a finished run folder?") from None
     except (OSError, ValueError) as error:
         raise MfkdError(f"cannot read {path}: {error}; delete it and run again.") from None
+
+
+def sha256(path: Path) -> str:
+    """Digest of a file's content; "" where there is no such file."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return ""

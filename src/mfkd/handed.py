@@ -94,7 +94,7 @@ def predict_images(images: Sequence[str | Path], model: str | Path, top: int = 5
     count = min(top, len(card.classes))
     found = []
     for file in files:
-        pixels = load_image(file, card.channels, card.size, card.mean, card.std)
+        pixels = load_image(file, card.channels, card.size, card.mean, card.std, card.side)
         best = network(pixels[None]).softmax(1)[0].topk(count)
         pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
         found.append({"image": str(file), "top": [[card.classes[label], share] for label, share in pairs]})

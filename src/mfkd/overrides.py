@@ -1,10 +1,26 @@
-"""`key=value` on the command line, laid over a raw recipe."""
+"""A raw recipe: read from YAML, with `key=value` of the command line laid over it."""
 
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from mfkd.errors import ConfigError
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML mapping from a file; tags that would build objects are refused."""
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, IsADirectoryError):
+        raise ConfigError(f"recipe {path} does not exist; `mfkd run --recipes` lists the ready ones.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"recipe {path} is not valid YAML: {' '.join(str(error).split())}.") from None
+    if raw is None:
+        return {}
+    if not isinstance(raw, dict):
+        raise ConfigError(f"recipe {path} must hold a mapping of keys, got {type(raw).__name__}.")
+    return raw
 
 
 def apply_override(raw: dict[str, Any], override: str) -> None:

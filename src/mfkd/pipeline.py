@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mfkd.config import ModelConfig, RunConfig, load_config, settings, to_yaml
-from mfkd.data import ImageData, MemorySplit, load_data, train_loader
+from mfkd.data import ImageData, MemorySplit, load_data
 from mfkd.distill import Distiller
 from mfkd.errors import ConfigError
 from mfkd.files import read_json, write_atomic, write_json, write_text
@@ -17,6 +17,7 @@ from mfkd.summary import METRICS, spread, summarise
 from mfkd.teacher.frozen import FrozenTeacher
 from mfkd.teacher.load import is_ready, load_teacher
 from mfkd.teacher.tune import tune_head
+from mfkd.train.batches import training_batches
 from mfkd.train.cost import cost
 from mfkd.train.job import Job
 from mfkd.train.runtime import device, processes, start
@@ -80,18 +81,10 @@ def rehearse(plan: Plan) -> None:
     config, data = plan.config, plan.data
     teacher = stand_in(plan)
     build_student(plan, "distilled", config.seeds[0], teacher)
-    for job in (plan.teacher_job(), plan.student_job("alone", config.seeds[0])):
+    jobs = [plan.student_job("alone", config.seeds[0]), plan.student_job("distilled", config.seeds[0])]
+    for job in jobs if is_ready(config.teacher) else [plan.teacher_job(), *jobs]:
         start(job.training, config.log, job.folder)
-        train_loader(
-            data,
-            config.data,
-            config.augment,
-            batch_size=job.training.batch_size,
-            seed=job.seed,
-            device="cpu",
-            world=processes()[1],
-            accumulate=job.training.accumulate,
-        )
+        training_batches(job, data, "cpu", world=processes()[1])
 
 
 def stand_in(plan: Plan) -> FrozenTeacher:
@@ -101,7 +94,7 @@ def stand_in(plan: Plan) -> FrozenTeacher:
         loaded = load_teacher(teacher, plan.data)
         if teacher.head == "keep":
             return loaded
-    elif plan.teacher_job().record.exists():
+    elif plan.teacher_job().finished:
         return FrozenTeacher(load_student(plan.teacher_job().folder))
     network = build_teacher(plan).student
     return FrozenTeacher(network, image_size=teacher.image_size)
@@ -246,12 +239,13 @@ def teacher_figures(plan: Plan, teacher: FrozenTeacher) -> dict[str, Any]:
 def _doing(plan: Plan) -> str:
     if is_ready(plan.config.teacher):
         return "loading"
-    return "finished before" if plan.teacher_job().record.exists() else "training"
+    return "finished before" if plan.teacher_job().finished else "training"
 
 
 def _card(plan: Plan, model: ModelConfig) -> Card:
     data = plan.data
-    return Card(model.model, data.classes, data.channels, data.size, data.mean, data.std, dict(model.options))
+    options = dict(model.options)
+    return Card(model.model, data.classes, data.channels, data.size, data.mean, data.std, options, data.resize)
 
 
 def _differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:

@@ -26,6 +26,7 @@ class RunRecord(BaseModel):
         seed: seed of weights, order and mixing.
         training: the training settings that this very run used.
         method: the resolved methods with all options; empty for plain training.
+        teacher_sha256: digest of the teacher's weights file, where one was loaded.
         notes: what was switched off or chosen for the user, in sentences.
         curves: one row an epoch, as in `log.csv`.
         last: the row of the last epoch.
@@ -46,6 +47,7 @@ class RunRecord(BaseModel):
     seed: int
     training: dict[str, Any]
     method: dict[str, Any] = Field(default_factory=dict)
+    teacher_sha256: str = ""
     notes: list[str] = Field(default_factory=list)
     curves: list[dict[str, float]] = Field(default_factory=list)
     last: dict[str, float] = Field(default_factory=dict)

@@ -57,7 +57,7 @@ def test_resize_of_a_flat_image_is_flat_and_halving_averages():
     assert resize(steps, (2, 8))[0, 0, 0, 1:-1].tolist() == [25, 45, 65, 85, 105, 125]
 
 
-def test_load_image_scales_small_sizes_outright(tmp_path):
+def test_load_image_scales_outright(tmp_path):
     path = tmp_path / "x.png"
     left = np.zeros((40, 80, 3), dtype=np.uint8)
     left[:, :40] = 255
@@ -70,15 +70,27 @@ def test_load_image_scales_small_sizes_outright(tmp_path):
     assert load_image(str(path), 1, (8, 8), (0.5,), (0.25,)).shape == (1, 8, 8)
 
 
-def test_load_image_crops_large_sizes(tmp_path):
+def test_load_image_crops_where_the_side_is_told(tmp_path):
     path = tmp_path / "x.png"
     wide = np.zeros((112, 448, 3), dtype=np.uint8)
     wide[:, 168:280] = 255  # just what the central crop sees, and a rim besides
     Image.fromarray(wide).save(path)
-    image = load_image(path, 3, (98, 98), **HALF)  # shorter side 112, so nothing is scaled
+    image = load_image(path, 3, (98, 98), **HALF, side=112)  # as it is, so nothing is scaled
     assert image.shape == (3, 98, 98)
     assert (image == 2).all()
     assert not (load_image(path, 3, (98, 98), **HALF, side=98) == 2).all()
+    assert load_image(path, 3, (98, 98), **HALF)[0, 0, [0, 49, -1]].tolist() == [-2, 2, -2]  # all of it
+
+
+def test_a_decompression_bomb_is_named(tmp_path, monkeypatch):
+    path = tmp_path / "x.png"
+    Image.new("RGB", (10, 10)).save(path)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 49)
+    why = "Image size (100 pixels) exceeds limit of 98 pixels, could be decompression bomb DOS attack."
+    for source, who in ((path, str(path)), (path.read_bytes(), "t row 3")):
+        with pytest.raises(DataError) as error:
+            read_image(source, 3, "t row 3")
+        assert str(error.value) == f"{who} cannot be read as an image ({why}); repair or remove it."
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no image at all"])

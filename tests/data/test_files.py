@@ -118,6 +118,28 @@ def test_refuses_padding_for_large_images(root):
     )
 
 
+def test_workers_leave_ctrl_c_to_the_main_process(root, tmp_path):
+    script = tmp_path / "main.py"
+    script.write_text(
+        "import os, signal\n"
+        "from mfkd.config import DataConfig\n"
+        "from mfkd.data import eval_loader, load_data\n"
+        "if __name__ == '__main__':\n"
+        "    signal.signal(signal.SIGINT, lambda *_: print('heard', flush=True))\n"
+        f"    config = DataConfig(name='folder:{root}', image_size=24, workers=2)\n"
+        "    data = load_data(config)\n"
+        "    batches = eval_loader(data.train, data, config, batch_size=2, device='cpu')\n"
+        "    for number, _ in enumerate(batches):\n"
+        "        if number == 1:\n"  # by now both workers have begun
+        "            os.killpg(0, signal.SIGINT)\n"
+        "    print(sum(len(batch.label) for _ in range(3) for batch in batches))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, timeout=120, check=False, start_new_session=True
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "heard\n36\n", "")
+
+
 def test_workers_start_and_end_without_a_warning(root, tmp_path):
     script = tmp_path / "main.py"
     script.write_text(

@@ -89,7 +89,25 @@ def test_resize_brings_small_images_of_unequal_size_into_memory(root):
     Image.fromarray(picture(1, (40, 30))).save(root / "val" / "a" / "x.png")
     data = load(root, resize=8)
     assert data.train.images.shape == (6, 3, 8, 8)
+
+
+def test_refuses_small_images_of_unequal_size(root):
+    Image.fromarray(picture(1, (40, 30))).save(root / "val" / "a" / "x.png")
+    Image.fromarray(picture(1, (9, 6))).save(root / "train" / "a" / "x.png")
+    assert refusal(root) == (
+        "PLACE has small images of 3 sizes, the longest side 40 px; "
+        "bring them to one with data.resize=40, or another size."
+    )
+    Image.fromarray(picture(1, (97, 6))).save(root / "train" / "a" / "y.png")
     assert isinstance(load(root).train, FileSplit)
+
+
+def test_refuses_a_decompression_bomb_by_its_name(root, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)  # the images have 54, more than twice as many
+    assert refusal(root) == (
+        "PLACE/train/a/0.png cannot be read as an image (Image size (54 pixels) exceeds limit of 40 pixels, "
+        "could be decompression bomb DOS attack.); repair or remove it."
+    )
 
 
 def test_refuses_a_folder_without_splits(tmp_path):

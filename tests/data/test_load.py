@@ -104,6 +104,14 @@ def test_unlabelled_images_join_every_batch_draw(tmp_path):
             ConfigError,
             "data.name=folder: names no place; write what follows folder: after the colon.",
         ),
+        *(
+            (
+                {"name": name, "label": "kind"},
+                ConfigError,
+                f"data.label=kind is for parquet and hf sets, {name} has one label an image; set data.label=null.",
+            )
+            for name in ("digits", "cifar10", "cifar100", "fashion_mnist", "folder:no/such")
+        ),
         (
             {"name": "folder:no/such"},
             DataError,

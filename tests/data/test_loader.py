@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -166,3 +168,23 @@ def test_refuses_unequal_parts(data):
         "train.batch_size=64 does not divide into 3 processes x train.accumulate=2 equal parts; "
         "make it a multiple of 6."
     )
+
+
+def test_further_passes_have_orders_and_views_of_their_own_and_resume(data):
+    loader = make(data, steps=12)
+    assert (loader.steps, loader.passes) == (12, 3)
+    epoch = list(loader.epoch(2))
+    single = make(data)
+    expected = [*single.epoch(6), *single.epoch(7), *list(single.epoch(8))[:2]]
+    assert same(epoch, expected)
+    for start in (3, 5, 11):
+        assert same(epoch[start:], loader.epoch(2, start))
+
+
+def test_unlabelled_images_can_be_left_out(data):
+    labels = data.train.labels.clone()
+    labels[::2] = -1
+    mixed = replace(data, train=replace(data.train, labels=labels))
+    assert all((batch.label >= 0).all() for batch in make(mixed, labelled_only=True).epoch(0))
+    assert any((batch.label < 0).any() for batch in make(mixed).epoch(0))
+    assert make(mixed, labelled_only=True).steps == 68 // 24

@@ -126,10 +126,15 @@ def test_cifar_is_known_by_its_classes(tmp_path):
     assert CIFAR100[0] == (0.5071, 0.4867, 0.4408)
 
 
-def test_images_of_unequal_size_need_resize_or_stay_files(tmp_path):
+def test_small_images_of_unequal_size_need_resize(tmp_path):
     for split in ("train", "test"):
         write(tmp_path / f"{split}.parquet", [*pictures(2), *pictures(2, (20, 8))], [0, 1, 2, 1])
     assert load(tmp_path, resize=8).train.images.shape == (4, 3, 8, 8)
+    assert refusal(tmp_path) == (
+        "PLACE has small images of 2 sizes, the longest side 20 px; "
+        "bring them to one with data.resize=20, or another size."
+    )
+    write(tmp_path / "test.parquet", pictures(2, (20, 97)), [0, 1])
     kept = load(tmp_path, image_size=16)
     assert isinstance(kept.train, FileSplit)
     assert (kept.size, kept.resize, kept.flip, (kept.mean, kept.std)) == ((16, 16), 18, True, IMAGENET)
@@ -175,6 +180,76 @@ def test_refuses_an_unreadable_image_by_its_row(folder):
     broken = table.set_column(0, "img", pa.array(images, type=table.schema.field("img").type))
     pq.write_table(broken, folder / "test-00000-of-00001.parquet")
     assert refusal(folder) == "PLACE test row 2 cannot be read as an image (not an image); repair or remove it."
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        (None, "None"),
+        (7, "7"),
+        ("a.png", "'a.png'"),
+        ([1, 2], "[1, 2]"),
+        ({"bytes": None, "path": None}, "{'bytes': None, 'path': None}"),
+        ({"bytes": 7, "path": "a.png"}, "{'bytes': 7, 'path': 'a.png'}"),
+    ],
+)
+def test_refuses_what_is_no_image_by_its_row(folder, value, told):
+    pq.write_table(
+        pa.table({"img": [value, value], "fine_label": [0, 1]}), folder / "validation-00000-of-00001.parquet"
+    )
+    assert refusal(folder) == (
+        f"PLACE: img of val row 0 is {told}, expected the bytes or the path of an image; correct the table."
+    )
+
+
+def test_refuses_a_missing_image_among_others(folder):
+    table = pa.table({"img": [encoded(pictures(1)[0]), None], "fine_label": [0, 1]})
+    pq.write_table(table, folder / "test-00000-of-00001.parquet")
+    assert refusal(folder).startswith("PLACE: img of test row 1 is None, expected the bytes or the path of an image;")
+
+
+def test_an_image_may_be_a_path_beside_the_table(folder):
+    (folder / "one.png").write_bytes(encoded(pictures(1)[0]))
+    table = pa.table({"img": [{"bytes": None, "path": "one.png"}], "fine_label": [2]})
+    pq.write_table(table, folder / "test-00000-of-00001.parquet")
+    assert np.array_equal(load(folder).test.images[0].permute(1, 2, 0).numpy(), pictures(1)[0])
+
+
+@pytest.mark.parametrize("classes", [None, CLASSES])
+def test_refuses_labels_that_are_lists(tmp_path, classes):
+    write(tmp_path / "train.parquet", pictures(2), [[0, 1], [2]], classes=classes)
+    write(tmp_path / "test.parquet", pictures(2), [[1, 0], [2]], classes=classes)
+    assert refusal(tmp_path) == (
+        "PLACE: fine_label of test row 0 is [1, 0], expected one class; choose another column with data.label."
+    )
+
+
+def test_refuses_negative_labels_without_names(tmp_path):
+    for split in ("train", "test"):
+        write(tmp_path / f"{split}.parquet", pictures(2), [-2, -1], classes=None)
+    assert refusal(tmp_path) == "PLACE has the one class 0; classification needs two or more."
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{broken",
+        "[]",
+        "3",
+        '{"info": null}',
+        '{"info": {"features": [1]}}',
+        '{"info": {"features": {"fine_label": 3, "img": null}}}',
+        '{"info": {"features": {"fine_label": {"names": 5}}}}',
+        '{"info": {"features": {"fine_label": {"names": [1, 2]}}}}',
+        '{"info": {"features": {"other": {"names": 5}}}}',
+    ],
+)
+def test_broken_metadata_count_as_none(tmp_path, text):
+    for split in ("train", "test"):
+        write(tmp_path / f"{split}.parquet", pictures(3), [0, 1, 2], classes=None)
+        table = pq.read_table(tmp_path / f"{split}.parquet")
+        pq.write_table(table.replace_schema_metadata({"huggingface": text}), tmp_path / f"{split}.parquet")
+    assert load(tmp_path).classes == ("0", "1", "2")
 
 
 def test_refuses_a_damaged_file(folder):

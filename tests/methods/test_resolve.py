@@ -77,3 +77,11 @@ def test_a_preset_drops_the_logit_part_with_a_note_but_a_mapping_is_refused(make
 def test_refusals(method, kind, text):
     with pytest.raises(kind, match=text):
         resolve(method)
+
+
+def test_nothing_to_learn_is_refused():
+    with pytest.raises(ConfigError) as refusal:
+        resolve({"ce": {"weight": 0}})
+    assert str(refusal.value) == (
+        "method: ce.weight 0 and no method leave nothing to learn; name one or give ce a weight."
+    )

@@ -1,7 +1,10 @@
 """Networks of timm and torchvision by name; nothing is fetched here."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
+from torch import nn
 
 from mfkd.errors import CheckpointError, ConfigError, UnknownNameError
 from mfkd.models import build_model
@@ -37,6 +40,52 @@ def test_a_pretrained_head_of_other_classes_is_replaced(monkeypatch: pytest.Monk
     assert torch.equal(model.conv1.weight, stored["conv1.weight"])
     kept = build_model("torchvision/resnet18", num_classes=1000, pretrained=True)
     assert torch.equal(kept.fc.weight, stored["fc.weight"])
+
+
+def test_a_pretrained_network_tells_the_statistics_of_its_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torchvision import models
+
+    asked = []
+
+    class Stored:
+        def transforms(self) -> object:
+            return SimpleNamespace(mean=[0.1, 0.2, 0.3], std=[0.4, 0.5, 0.6])
+
+    weights = SimpleNamespace(verify=lambda name: (asked.append(name), Stored())[1])
+    monkeypatch.setattr(models, "get_model_weights", lambda name: weights)
+    monkeypatch.setattr(models, "get_model", lambda name, **_: nn.Sequential(nn.Linear(2, 3)))
+    told = {"mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6)}
+    assert build_model("torchvision/resnet18", None, pretrained=True).pretrained_cfg == told
+    assert not hasattr(build_model("torchvision/resnet18", None), "pretrained_cfg")
+    assert asked == ["DEFAULT"]
+
+
+AUXILIARY = {"googlenet": "GoogLeNet_Weights", "inception_v3": "Inception_V3_Weights"}
+
+
+@pytest.mark.parametrize("name", AUXILIARY)
+@pytest.mark.parametrize("options", [{}, {"aux_logits": False}])
+def test_networks_with_auxiliary_heads_return_logits_while_training(
+    name: str, options: dict[str, bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torchvision import models
+
+    image = torch.randn(2, 3, 96, 96)
+    model = build_model(f"torchvision/{name}", num_classes=5, init_weights=False, **options).train()
+    assert model(image).shape == (2, 5)
+    assert not any("aux" in path.lower() for path, _ in model.named_modules())
+    stored = models.get_model(name, weights=None, init_weights=False, aux_logits=True).state_dict()
+    monkeypatch.setattr(getattr(models, AUXILIARY[name]), "get_state_dict", lambda self, **_: stored)
+    pretrained = build_model(f"torchvision/{name}", num_classes=5, pretrained=True, **options).train()
+    assert pretrained(image).shape == (2, 5)
+    assert pretrained.state_dict().keys() == model.state_dict().keys()
+
+
+def test_auxiliary_heads_stay_where_they_are_asked_for() -> None:
+    model = build_model("torchvision/googlenet", num_classes=5, init_weights=False, aux_logits=True)
+    assert model.aux1.fc2.out_features == 5
+    with pytest.raises(ConfigError, match=r"^torchvision/resnet18 has no option 'aux_logits'"):
+        build_model("torchvision/resnet18", aux_logits=True)
 
 
 def test_unreachable_weights_are_told(monkeypatch: pytest.MonkeyPatch) -> None:

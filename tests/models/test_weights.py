@@ -176,7 +176,13 @@ def test_another_head_is_refused_and_can_be_reset(tmp_path: Path) -> None:
         load_weights(target, path, who="teacher")
     assert str(caught.value) == (
         f"teacher weights {path} have a head of 7 classes, expected 5 classes; "
-        "give the same number of classes, or head=reset to load the rest."
+        "use teacher.head=tune to fit a new one, and leave teacher.classes out."
+    )
+    with pytest.raises(CheckpointError) as caught:
+        load_weights(target, path)
+    assert str(caught.value) == (
+        f"student weights {path} have a head of 7 classes, expected 5 classes; "
+        "give the same number of classes, or in Python load_weights(..., head='reset') to load the rest."
     )
     assert not torch.equal(target.conv1.weight, source.conv1.weight)
     report = load_weights(target, path, head="reset")
@@ -189,7 +195,7 @@ def test_a_file_without_a_head_is_refused_and_can_be_loaded(tmp_path: Path) -> N
     body = {key: tensor for key, tensor in net(0).state_dict().items() if not key.startswith("fc.")}
     save_weights(tmp_path / "w", body)
     assert head_classes(body, "fc") is None
-    with pytest.raises(CheckpointError, match=r"have no head, expected 5 classes; .* head=reset to load the rest"):
+    with pytest.raises(CheckpointError, match=r"have no head, expected 5 classes; .* head='reset'\) to load the rest"):
         load_weights(net(1), tmp_path / "w")
     assert load_weights(net(1), tmp_path / "w", head="reset").loaded == 54
 

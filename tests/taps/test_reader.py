@@ -1,6 +1,8 @@
 """Reading and probing taps: layouts, hooks that always go, and refusals."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -9,7 +11,8 @@ from torch import Tensor, nn
 import mfkd.taps.reader
 from mfkd.errors import ShapeError, UnknownNameError
 from mfkd.models import build_model
-from mfkd.taps import TapReader, probe, read
+from mfkd.taps import TapReader, find_taps, probe, read
+from mfkd.taps.probe import count_classes
 from mfkd.types import TapSpec
 
 
@@ -150,6 +153,33 @@ def test_probe_restores_modes_after_a_failure() -> None:
     with pytest.raises(ShapeError):
         probe(model, (1, 32, 32), model.tap_points)
     assert all(module.training for module in model.modules())
+
+
+class Failing(nn.Module):
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.body, self.error = nn.Identity(), error
+
+    def forward(self, image: Tensor) -> Tensor:
+        raise self.error
+
+
+@pytest.mark.parametrize("ask", [count_classes, find_taps, lambda model, shape: probe(model, shape, [])])
+def test_a_network_that_cannot_take_the_image_is_told_in_one_line(ask: Callable[[nn.Module, Any], object]) -> None:
+    for error in (RuntimeError("Output size is too small.\nmore"), AssertionError("Output size is too small")):
+        model = Failing(error)
+        with pytest.raises(ShapeError) as caught:
+            ask(model, (3, 8, 8))
+        assert str(caught.value) == (
+            "Failing cannot take an image of shape (3, 8, 8) (Output size is too small); "
+            "give images that it takes, or name another network."
+        )
+        assert model.body.training
+        assert hooks(model) == 0
+    with pytest.raises(ShapeError, match=r"^Failing cannot take an image of shape \(3, 8, 8\) \(RuntimeError\);"):
+        ask(Failing(RuntimeError()), (3, 8, 8))
+    with pytest.raises(torch.OutOfMemoryError):  # says nothing of the shape
+        ask(Failing(torch.OutOfMemoryError("no memory")), (3, 8, 8))
 
 
 def test_probe_refuses_what_measures_otherwise() -> None:

@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from mfkd.config import DataConfig, TeacherConfig
-from mfkd.data import load_data
-from mfkd.errors import ConfigError
+from mfkd.data import ImageData, MemorySplit, load_data
+from mfkd.errors import CheckpointError, ConfigError
 from mfkd.models import build_model
+from mfkd.models.weights import read_weights, save_weights
 from mfkd.teacher.load import is_ready, load_teacher
 from mfkd.train.student import Card, save_student
 
@@ -59,6 +60,32 @@ def test_colour_statistics_are_averaged_for_grey_images(tmp_path, data):
     image = torch.randn(2, 1, 8, 8)
     raw = image * data.std[0] + data.mean[0]
     assert torch.allclose(teacher.logits(image), teacher.network((raw - 0.4) / 0.2), atol=1e-5)
+
+
+def test_a_file_without_a_head_serves_a_teacher_whose_head_is_tuned(tmp_path, data):
+    config = written(tmp_path / "t", data.classes)
+    state, _ = read_weights(tmp_path / "t")
+    save_weights(tmp_path / "t", {name: tensor for name, tensor in state.items() if not name.startswith("fc.")})
+    with pytest.raises(CheckpointError, match=r"have no head, expected 10 classes; use teacher\.head=tune to fit"):
+        load_teacher(config, data)
+    tuned = load_teacher(config.model_copy(update={"head": "tune"}), data)
+    assert torch.equal(tuned.network.conv1.weight, state["conv1.weight"])
+
+
+def test_a_pretrained_torchvision_teacher_gets_images_normalised_as_its_weights_say(monkeypatch):
+    from torchvision.models import ResNet18_Weights
+
+    stored = build_model("torchvision/resnet18", num_classes=None).state_dict()
+    monkeypatch.setattr(type(ResNet18_Weights.DEFAULT), "get_state_dict", lambda self, **_: stored)
+    half = (0.5,) * 3
+    split = MemorySplit(torch.zeros(2, 3, 32, 32, dtype=torch.uint8), torch.arange(2), torch.arange(2))
+    colour = ImageData("made", ("a", "b"), 3, (32, 32), half, half, 0, False, split, None, split, 2)
+    teacher = load_teacher(TeacherConfig(model="torchvision/resnet18", options={"pretrained": True}), colour)
+    raw = torch.rand(2, 3, 32, 32)
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))  # ImageNet's
+    found = teacher.logits((raw - 0.5) / 0.5)
+    assert torch.allclose(found, teacher.network((raw - mean) / std), atol=1e-4)
+    assert not torch.allclose(found, teacher.network((raw - 0.5) / 0.5), atol=1e-2)
 
 
 @pytest.mark.parametrize(

@@ -94,10 +94,13 @@ def test_a_damaged_checkpoint_is_refused(lab):
     job = lab.job()
     lab.train(job)
     job.checkpoint.write_bytes(job.checkpoint.read_bytes()[:1000])
-    with pytest.raises(
-        CheckpointError, match=rf"checkpoint {job.checkpoint} cannot be read \(.*\); delete .* to start"
-    ):
-        lab.train(job)
+    start = f"delete {job.checkpoint.parent} to start this training anew."
+    for content, kind in ((job.checkpoint.read_bytes(), "RuntimeError"), (b"garbage", "UnpicklingError"),
+                          (b"", "EOFError")):  # fmt: skip
+        job.checkpoint.write_bytes(content)
+        with pytest.raises(CheckpointError) as caught:
+            lab.train(job)
+        assert str(caught.value) == f"checkpoint {job.checkpoint} cannot be read ({kind}); {start}"
     torch.save({"version": 99}, job.checkpoint)
     with pytest.raises(CheckpointError, match="is of version 99, expected 1; delete"):
         lab.train(job)
@@ -114,13 +117,15 @@ class Hostile:
 def test_a_checkpoint_is_never_executed(lab):
     job = lab.job()
     job.checkpoint.parent.mkdir(parents=True)
-    for write in (
-        lambda: torch.save({"version": 1, "model": Hostile()}, job.checkpoint),
-        lambda: job.checkpoint.write_bytes(pickle.dumps(Hostile())),
+    for write, reason in (
+        (lambda: torch.save({"version": 1, "model": Hostile()}, job.checkpoint), "would run code (exec) and was not"),
+        (lambda: job.checkpoint.write_bytes(pickle.dumps(Hostile())), "cannot be read (UnpicklingError)"),
     ):
         write()
-        with pytest.raises(CheckpointError, match="cannot be read"):
+        with pytest.raises(CheckpointError) as caught:
             lab.train(job)
+        assert str(caught.value).startswith(f"checkpoint {job.checkpoint} {reason}")
+        assert str(caught.value).endswith(f"; delete {job.checkpoint.parent} to start this training anew.")
         assert not hasattr(builtins, "mfkd_was_run")
 
 
@@ -132,3 +137,61 @@ def test_an_unfinished_training_of_other_settings_is_refused(lab):
         assert str(caught.value) == (
             f"{other.folder} holds an unfinished run of other settings; choose another folder with out=."
         )
+
+
+def without(*path):
+    def change(saved):
+        for name in path[:-1]:
+            saved = saved[name]
+        del saved[path[-1]]
+
+    return change
+
+
+def reshaped(saved):
+    saved["model"]["student.0.bias"] = torch.zeros(9)
+
+
+def of_adamw(saved):
+    optimizer = torch.optim.AdamW(nn.ParameterList([nn.Parameter(torch.ones(1))] * 1))
+    groups = [{**optimizer.state_dict()["param_groups"][0], "params": saved["optimizer"]["param_groups"][0]["params"]}]
+    saved["optimizer"] = {"state": {}, "param_groups": groups}
+
+
+def of_other_weights(saved):
+    saved["optimizer"]["state"][0]["momentum_buffer"] = torch.zeros(5)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (without("hash"), "no 'hash'"),
+        (without("optimizer"), "no 'optimizer'"),
+        (without("state"), "no 'state'"),
+        (without("state", "meter"), "no 'meter'"),
+        (
+            without("model", "student.0.bias"),
+            'Error(s) in loading state_dict for Distiller: Missing key(s) in state_dict: "student.0.bias".',
+        ),
+        (
+            reshaped,
+            "Error(s) in loading state_dict for Distiller: size mismatch for student.0.bias: copying a param with "
+            "shape torch.Size([9]) from checkpoint, the shape in ...",
+        ),
+        (without("optimizer", "param_groups"), "no 'param_groups'"),
+        (of_adamw, "the optimizer's state lacks dampening, momentum"),
+        (of_other_weights, "momentum_buffer of shape (5,) for weights of (8, 3, 3, 3)"),
+    ],
+)
+def test_a_checkpoint_that_does_not_fit_is_told_in_one_line(lab, change, reason):
+    job = lab.job()
+    lab.train(job)
+    saved = torch.load(job.checkpoint, weights_only=True)
+    change(saved)
+    torch.save(saved, job.checkpoint)
+    with pytest.raises(CheckpointError) as caught:
+        lab.train(job)
+    assert str(caught.value) == (
+        f"checkpoint {job.checkpoint} does not belong to this training ({reason}); "
+        f"delete {job.checkpoint.parent} to start anew."
+    )

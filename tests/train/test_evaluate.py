@@ -61,6 +61,14 @@ def test_metrics_agree_with_scikit_learn_and_a_slow_ece(seed):
     assert result == pytest.approx(expected, rel=1e-5)
 
 
+def test_balanced_is_the_mean_recall_of_the_classes_that_have_images():
+    predictions = torch.eye(3)[[0, 0, 1, 2]][..., None, None]
+    result = evaluate(Readout(), [Batch(predictions, torch.tensor([0, 0, 1, 1]), torch.arange(4))], 3)
+    assert (result["balanced"], result["top1"]) == (75.0, 75.0)
+    uneven = evaluate(Readout(), [Batch(predictions, torch.tensor([0, 0, 0, 1]), torch.arange(4))], 3)
+    assert uneven["balanced"] == pytest.approx(100 * (2 / 3 + 0) / 2)  # and nothing for class 2, which is predicted
+
+
 def test_top5_of_very_sure_logits_is_not_drawn_by_chance():
     logits = torch.tensor([[900.0, 800, 700, 600, 500, 400, 300]])[..., None, None]
     hit, miss = (evaluate(Readout(), [Batch(logits, torch.tensor([k]), torch.arange(1))], CLASSES) for k in (4, 5))

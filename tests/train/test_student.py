@@ -1,4 +1,5 @@
 import json
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -42,6 +43,18 @@ def test_options_travel_but_nothing_is_fetched_again(tmp_path, monkeypatch):
 def test_the_card_tells_how_to_feed_the_network(tmp_path):
     save_student(tmp_path / "teacher.safetensors", build_model("resnet8", num_classes=3), card())
     assert load_with_card(tmp_path)[1] == card()
+
+
+@pytest.mark.parametrize(("size", "side"), [((96, 96), None), ((112, 112), 128), ((224, 224), 256)])
+def test_a_card_from_before_the_side_was_kept_is_read_with_the_default_one(tmp_path, size, side):
+    old = {**asdict(card()), "size": size}
+    del old["side"]
+    path = tmp_path / "student.safetensors"
+    save_weights(path, build_model("resnet8", num_classes=3).state_dict(), {KEY: json.dumps(old)})
+    assert read_card(path) == replace(card(), size=size, side=side)
+    new = replace(card(), size=size, side=None)
+    save_student(path, build_model("resnet8", num_classes=3), new)
+    assert read_card(path) == new
 
 
 def test_refusals(tmp_path):

@@ -72,7 +72,9 @@ def main() -> None:
     except MfkdError as error:
         interrupted = type(error).__name__ == "Interrupted"
         text = " ".join(str(error).split())
-        if os.environ.get("RANK", "0") != "0":
+        rank = os.environ.get("RANK", "0")
+        if rank != "0":
             time.sleep(5)  # torchrun ends this process meanwhile, if the first one has told the same
+            text = f"process {rank}: {text}"
         screen.complain(text if interrupted else f"error: {text}")
         sys.exit(INTERRUPTED if interrupted else 2)

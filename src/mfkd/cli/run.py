@@ -113,7 +113,7 @@ def _keys(as_json: bool) -> None:
             cells.append(None)
         cells.append(row)
     screen.table("Keys of a recipe", ["key", "default", "meaning"], cells, left=3)
-    return screen.tell("Options of the methods: mfkd methods NAME, written as method.NAME.OPTION=VALUE.")
+    return screen.tell("Options of the methods (mfkd methods NAME) are written method='{NAME: {OPTION: VALUE}}'.")
 
 
 def _recipes(as_json: bool) -> None:

@@ -22,6 +22,7 @@ from mfkd.errors import DataError
 T = TypeVar("T")
 Encoded = Path | bytes
 EXTENSIONS = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"))
+_BROKEN = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 _GREY = ("1", "L", "LA", "I", "I;16", "I;16B", "F")
 
 
@@ -31,7 +32,7 @@ def read_image(source: Encoded, channels: int, name: str = "") -> Image.Image:
     Args:
         source: a file, or the encoded image itself.
         channels: 1 or 3.
-        name: what an error calls the image; the path by default.
+        name: what an error calls an encoded image; a file is called by its path.
 
     Raises:
         DataError: the image cannot be read.
@@ -47,7 +48,7 @@ def read_image(source: Encoded, channels: int, name: str = "") -> Image.Image:
             if image.mode == "P" and "transparency" in image.info:
                 return image.convert("RGBA").convert(mode)
             return image.convert(mode)
-    except (OSError, SyntaxError, ValueError) as error:
+    except _BROKEN as error:
         raise _unreadable(source, name, error) from None
 
 
@@ -66,7 +67,7 @@ def measure(sources: Sequence[Encoded], name: str = "") -> tuple[set[tuple[int, 
         try:
             with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
                 return (image.height, image.width), image.mode in _GREY
-        except (OSError, SyntaxError, ValueError) as error:
+        except _BROKEN as error:
             raise _unreadable(source, f"{name} row {number}" if name else "", error) from None
 
     first, grey = head(0)
@@ -134,6 +135,10 @@ def _in_runs(work: Callable[[range], T], count: int, length: int = 256) -> list[
 
 
 def _unreadable(source: Encoded, name: str, error: Exception) -> DataError:
-    who = name or ("an encoded image" if isinstance(source, bytes) else str(source))
-    why = " ".join(str(error).split()).replace(str(source), "the file") if isinstance(source, Path) else "not an image"
+    who = str(source) if isinstance(source, Path) else name or "an encoded image"
+    why = " ".join(str(error).split())
+    if isinstance(source, Path):
+        why = why.replace(str(source), "the file")
+    elif not isinstance(error, Image.DecompressionBombError):
+        why = "not an image"  # Pillow tells the address of a buffer
     return DataError(f"{who} cannot be read as an image ({why}); repair or remove it.")

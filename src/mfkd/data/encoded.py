@@ -13,7 +13,7 @@ from mfkd.types import UNLABELLED
 
 
 def make_splits(
-    parts: Mapping[str, tuple[Sequence[Encoded], Tensor]], resize: int | None, name: str = ""
+    parts: Mapping[str, tuple[Sequence[Encoded], Tensor]], resize: int | None, name: str
 ) -> dict[str, Split]:
     """One split for each part, all of one kind.
 
@@ -23,23 +23,32 @@ def make_splits(
     Args:
         parts: images and (N,) labels by the name of the split.
         resize: `data.resize`.
-        name: of the table, for errors on encoded images.
+        name: of the table or folder, for errors.
+
+    Raises:
+        DataError: an empty split, an image that cannot be read, or small ones of unequal size.
     """
     sizes: set[tuple[int, int]] = set()
     grey = True
     for key, (sources, _) in parts.items():
         if not sources:
             raise DataError(f"the {key} split of {name} holds no image.")
-        found, all_grey = measure(sources, f"{name} {key}" if name else "")
+        found, all_grey = measure(sources, f"{name} {key}")
         sizes |= found
         grey &= all_grey
-    small = max(max(size) for size in sizes) <= SMALL and (resize is not None or len(sizes) == 1)
+    longest = max(max(size) for size in sizes)
+    small = longest <= SMALL
+    if small and resize is None and len(sizes) > 1:
+        raise DataError(
+            f"{name} has small images of {len(sizes)} sizes, the longest side {longest} px; "
+            f"bring them to one with data.resize={longest}, or another size."
+        )
     splits: dict[str, Split] = {}
     for key, (sources, labels) in parts.items():
         rows = torch.arange(len(labels))
         if small:
             size = (resize, resize) if resize else next(iter(sizes))
-            images = decode(sources, 1 if grey else 3, size, f"{name} {key}" if name else "")
+            images = decode(sources, 1 if grey else 3, size, f"{name} {key}")
             splits[key] = MemorySplit(images, labels, rows)
         else:
             splits[key] = FileSplit(tuple(sources), labels, rows)

@@ -6,6 +6,7 @@ Shapes: B batch; C, H, W channels, height, width.
 import multiprocessing
 import multiprocessing.context
 import os
+import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -64,6 +65,7 @@ class FileReader:
             generator=torch.Generator(),  # else every pass would draw from the global one
             pin_memory=device.type == "cuda",
             persistent_workers=workers > 0,
+            worker_init_fn=_ignore_ctrl_c,
             multiprocessing_context=_processes() if workers else None,
         )
 
@@ -142,6 +144,11 @@ def _seeded(*keys: int) -> Iterator[None]:
         yield
     finally:
         torch.set_rng_state(before)
+
+
+def _ignore_ctrl_c(number: int) -> None:  # noqa: ARG001
+    """A terminal sends Ctrl-C to every process; only the main one answers, and it ends the workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _processes() -> multiprocessing.context.BaseContext:

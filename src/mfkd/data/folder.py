@@ -37,7 +37,7 @@ def folder(config: DataConfig) -> Source:
             )
     if len(classes) < 2:
         raise DataError(f"{places['train']} has {len(classes)} class folders, expected two or more.")
-    splits = make_splits({name: _listed(place, classes) for name, place in places.items()}, config.resize)
+    splits = make_splits({name: _listed(place, classes) for name, place in places.items()}, config.resize, str(root))
     test = splits["test" if "test" in splits else "val"]
     val = splits.get("val") if "test" in splits else None
     train = splits["train"]

@@ -16,6 +16,8 @@ from mfkd.data.table import hugging_face, parquet
 from mfkd.errors import ConfigError, UnknownNameError
 
 READERS: dict[str, Callable[[DataConfig], Source]] = {"folder": folder, "parquet": parquet, "hf": hugging_face}
+LABELLED = ("parquet", "hf")
+"""Readers of tables, whose label column `data.label` chooses."""
 EVAL_CROP = 0.875
 """Share of the shorter side that evaluation on large images keeps (Krizhevsky et al., 2012: 224 of 256)."""
 
@@ -76,6 +78,11 @@ def _read(config: DataConfig) -> Source:
         raise UnknownNameError("data set", config.name, names, "see data.name.")
     if colon and not place:
         raise ConfigError(f"data.name={config.name} names no place; write what follows {kind}: after the colon.")
+    if config.label is not None and kind not in LABELLED:
+        raise ConfigError(
+            f"data.label={config.label} is for parquet and hf sets, {config.name} has one label an image; "
+            "set data.label=null."
+        )
     return known[kind](config)
 
 

@@ -17,7 +17,7 @@ from mfkd.data.memory import MemoryReader
 from mfkd.data.mix import mix
 from mfkd.data.sets import FileSplit, ImageData, MemorySplit, Split
 from mfkd.errors import ConfigError
-from mfkd.types import Batch
+from mfkd.types import UNLABELLED, Batch
 
 
 class Reader(Protocol):
@@ -61,7 +61,8 @@ class TrainLoader:
     processes changes nothing.
 
     Attributes:
-        steps: updates an epoch; the last incomplete batch is dropped.
+        steps: updates an epoch; the last incomplete batch of each pass over the images is dropped.
+        passes: how often an epoch begins the images anew; 1 unless `steps` asked for more.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class TrainLoader:
         world: int,
         accumulate: int,
         views: int | None,
+        steps: int | None,
     ) -> None:
         if batch_size > count:
             raise ConfigError(
@@ -90,20 +92,30 @@ class TrainLoader:
         self.loader, self.count, self.classes, self.augment = loader, count, classes, augment
         self.batch_size, self.seed, self.rank, self.world = batch_size, seed, rank, world
         self.accumulate, self.views = accumulate, views
-        self.steps = count // batch_size
+        self.pass_steps = count // batch_size
+        self.steps = steps or self.pass_steps
+        self.passes = -(-self.steps // self.pass_steps)
 
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
         """Yield (steps - start_step) * accumulate micro-batches of this rank.
 
         The global batch is cut into `world` contiguous parts, and each of them into `accumulate`.
         """
-        order = torch.randperm(self.count, generator=seeding.generator(self.seed, "order", epoch))
-        parts = order[: self.steps * self.batch_size].view(self.steps, self.world, self.accumulate, -1)
+        for number in range(self.passes):
+            begun = number * self.pass_steps
+            take = min(self.pass_steps, self.steps - begun)
+            if start_step < begun + take:
+                yield from self._pass(epoch * self.passes + number, take, max(0, start_step - begun))
+
+    def _pass(self, number: int, steps: int, start_step: int) -> Iterator[Batch]:
+        """One way through the images, with an order and a view of its own."""
+        order = torch.randperm(self.count, generator=seeding.generator(self.seed, "order", number))
+        parts = order[: steps * self.batch_size].view(steps, self.world, self.accumulate, -1)
         plan = list(parts[start_step:, self.rank].flatten(0, 1))
-        view = epoch if self.views is None else epoch % self.views
-        for number, batch in enumerate(self.loader.batches(plan, view)):
-            step, micro = divmod(start_step * self.accumulate + number, self.accumulate)
-            yield self._mixed(batch, epoch, step, micro)
+        view = number if self.views is None else number % self.views
+        for position, batch in enumerate(self.loader.batches(plan, view)):
+            step, micro = divmod(start_step * self.accumulate + position, self.accumulate)
+            yield self._mixed(batch, number, step, micro)
 
     def _mixed(self, batch: Batch, epoch: int, step: int, micro: int) -> Batch:
         """Mix within the rank's own part; every rank draws the same share, box and partner positions."""
@@ -150,6 +162,8 @@ def train_loader(
     dtype: torch.dtype = torch.float32,
     views: int | None = None,
     channels_last: bool = True,
+    labelled_only: bool = False,
+    steps: int | None = None,
 ) -> TrainLoader:
     """Batches of the training split.
 
@@ -164,8 +178,10 @@ def train_loader(
         world: number of processes.
         accumulate: micro-batches an update.
         dtype: of the images.
-        views: augmented views an image; None draws a new one each epoch.
+        views: augmented views an image; None draws a new one each pass.
         channels_last: memory format of the images.
+        labelled_only: leave out the images of `data.unlabelled`.
+        steps: updates an epoch; None for one pass over the images.
 
     Raises:
         ConfigError: the batch is larger than the split, does not divide into equal parts, or the
@@ -173,10 +189,13 @@ def train_loader(
     """
     device = torch.device(device)
     flip = data.flip if augment.flip is None else augment.flip
+    split = data.train
+    if labelled_only and (split.labels == UNLABELLED).any():
+        split = split.take((split.labels != UNLABELLED).nonzero().flatten())
     reader: Reader
-    if isinstance(data.train, MemorySplit):
+    if isinstance(split, MemorySplit):
         padding = data.crop_padding if augment.crop_padding is None else augment.crop_padding
-        reader = MemoryReader(data.train, device, padding, flip, augment.view_seed)
+        reader = MemoryReader(split, device, padding, flip, augment.view_seed)
     else:
         if augment.crop_padding:
             raise ConfigError(
@@ -184,11 +203,11 @@ def train_loader(
                 f"leave it null for random resized crops, or 0 for the central crop."
             )
         reader = _files(
-            data.train, data, config, device, crop=augment.crop_padding is None, flip=flip, view_seed=augment.view_seed
+            split, data, config, device, crop=augment.crop_padding is None, flip=flip, view_seed=augment.view_seed
         )
     return TrainLoader(
-        Loader(reader, data.train, data, device=device, dtype=dtype, channels_last=channels_last),
-        len(data.train),
+        Loader(reader, split, data, device=device, dtype=dtype, channels_last=channels_last),
+        len(split),
         len(data.classes),
         augment,
         batch_size=batch_size,
@@ -197,6 +216,7 @@ def train_loader(
         world=world,
         accumulate=accumulate,
         views=views,
+        steps=steps,
     )
 
 

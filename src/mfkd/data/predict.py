@@ -7,7 +7,6 @@ from torch import Tensor
 
 from mfkd.data.decode import normalise, read_image, resize, to_tensor
 from mfkd.data.files import evaluation_crop
-from mfkd.data.sets import SMALL
 
 
 def load_image(  # noqa: PLR0917 - the first five are the public call
@@ -26,8 +25,8 @@ def load_image(  # noqa: PLR0917 - the first five are the public call
         size: (height, width) that the network gets.
         mean: of each channel, on the scale 0..1.
         std: of each channel, on the same scale.
-        side: `ImageData.resize`. None scales to `size` outright where `size` is small (96 px), else
-            the shorter side to `size` / 0.875 before a central crop.
+        side: `ImageData.resize`, the shorter side before the central crop; None scales to `size`
+            outright, as is done with images in memory.
 
     Returns:
         (C, H, W) float32.
@@ -36,7 +35,5 @@ def load_image(  # noqa: PLR0917 - the first five are the public call
         DataError: the file cannot be read.
     """
     image = read_image(Path(path), channels)
-    if side is None and max(size) > SMALL:
-        side = round(min(size) / 0.875)
     pixels = resize(to_tensor(image)[None], size)[0] if side is None else to_tensor(evaluation_crop(image, size, side))
     return normalise(pixels, torch.tensor(mean), torch.tensor(std), torch.float32)

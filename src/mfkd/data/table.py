@@ -4,6 +4,7 @@ A table has one column of images, {bytes, path} or plain bytes, and one of label
 """
 
 import json
+import reprlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,12 +135,13 @@ def _check_splits(splits: Iterable[str], place: str) -> None:
 
 def _source(tables: Mapping[str, Any], columns: Columns, config: DataConfig, place: str) -> Source:
     values = {split: table.column(columns.label).to_pylist() for split, table in tables.items()}
+    _check_labels(values, columns.label, place)
     classes = columns.classes or _classes(values["train"])
     if len(classes) < 2:
         raise DataError(f"{place} has the one class {classes[0]}; classification needs two or more.")
     parts = {
         split: (
-            _images(table.column(columns.image).to_pylist(), place),
+            _images(table.column(columns.image).to_pylist(), split, columns, place),
             _labels(values[split], classes, split, columns, place),
         )
         for split, table in tables.items()
@@ -154,11 +156,21 @@ def _source(tables: Mapping[str, Any], columns: Columns, config: DataConfig, pla
     return Source(classes, train, val, test, len(values["train"]), mean, std, crop_padding=padding, flip=flip)
 
 
+def _check_labels(values: Mapping[str, list[Any]], label: str, place: str) -> None:
+    for split, labels in values.items():
+        for row, value in enumerate(labels):
+            if isinstance(value, list | dict):
+                raise DataError(
+                    f"{place}: {label} of {split} row {row} is {reprlib.repr(value)}, expected one class; "
+                    "choose another column with data.label."
+                )
+
+
 def _classes(values: Iterable[Any]) -> tuple[str, ...]:
     """Class names where the table tells none: the texts themselves, or the numbers from 0 on."""
     found = {value for value in values if value is not None}
     if all(isinstance(value, int) for value in found):
-        return tuple(str(number) for number in range(max(found, default=0) + 1))
+        return tuple(str(number) for number in range(max([0, *found]) + 1))
     return tuple(sorted(map(str, found)))
 
 
@@ -174,15 +186,21 @@ def _labels(values: list[Any], classes: tuple[str, ...], split: str, columns: Co
     return torch.tensor(labels, dtype=torch.int64)
 
 
-def _images(values: list[Any], place: str) -> list[Encoded]:
+def _images(values: list[Any], split: str, columns: Columns, place: str) -> list[Encoded]:
     images: list[Encoded] = []
     root = Path(place).expanduser()
-    for value in values:
-        if isinstance(value, dict):
-            encoded, path = value.get("bytes"), value.get("path")
-            images.append(encoded if encoded is not None else (root if root.is_dir() else root.parent) / str(path))
+    folder = root if root.is_dir() else root.parent
+    for row, value in enumerate(values):
+        encoded, path = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
+        if isinstance(encoded, bytes):
+            images.append(encoded)
+        elif encoded is None and isinstance(path, str):
+            images.append(folder / path)
         else:
-            images.append(value)
+            raise DataError(
+                f"{place}: {columns.image} of {split} row {row} is {reprlib.repr(value)}, "
+                "expected the bytes or the path of an image; correct the table."
+            )
     return images
 
 
@@ -200,10 +218,20 @@ def _find(place: str) -> list[Path]:
 
 
 def _features(metadata: Mapping[bytes, bytes] | None) -> dict[str, Any]:
-    """The hub's description of the columns, from the schema's metadata."""
-    raw = json.loads((metadata or {}).get(b"huggingface", b"{}"))
-    features = raw.get("info", {}).get("features") or {}
-    return {name: feature for name, feature in features.items() if isinstance(feature, dict)}
+    """The hub's description of the columns, from the schema's metadata, as far as it makes sense."""
+    try:
+        features = json.loads((metadata or {})[b"huggingface"])["info"]["features"].items()
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError):
+        return {}
+    return {
+        name: {**feature, "names": feature["names"] if _are_texts(feature.get("names")) else None}
+        for name, feature in features
+        if isinstance(feature, dict)
+    }
+
+
+def _are_texts(names: Any) -> bool:
+    return isinstance(names, list) and all(isinstance(name, str) for name in names)
 
 
 def _plain(feature: Any) -> dict[str, Any]:

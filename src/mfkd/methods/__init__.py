@@ -79,6 +79,8 @@ def resolve(method: str | Mapping[str, Any] | Method) -> Spec:
             configs[name] = _checked(METHODS[name][1], name, options)
         else:
             raise UnknownNameError("method", name, [*METHODS, "ce"])
+    if not configs and ce == 0:
+        raise ConfigError("method: ce.weight 0 and no method leave nothing to learn; name one or give ce a weight.")
     return Spec(configs, ce, preset=preset and len(configs) > 1)
 
 

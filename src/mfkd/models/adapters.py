@@ -21,6 +21,10 @@ def build_foreign(name: str, num_classes: int | None, in_channels: int, options:
         num_classes: classes of the head; None keeps those of the library.
         in_channels: channels of the images; torchvision's networks take 3 alone.
         options: keywords of the library's constructor; `pretrained=True` fetches its weights in both.
+            The auxiliary heads of torchvision's networks are left out unless `aux_logits=True`.
+
+    Returns:
+        The network; a pretrained one has `pretrained_cfg`, with the `mean` and `std` that it expects.
 
     Raises:
         UnknownNameError: no such network; the nearest names are told.
@@ -74,10 +78,33 @@ def _torchvision(short: str, num_classes: int | None, in_channels: int, options:
     pretrained = options.get("weights") is not None
     if num_classes is not None and not pretrained:
         options["num_classes"] = num_classes
+    auxiliary = options.get("aux_logits", False)
+    if pretrained and not auxiliary:
+        options.pop("aux_logits", None)  # torchvision refuses to build without what the file holds
     model: nn.Module = _call(models.get_model, short, options, models.get_model_builder(short), "torchvision")
-    if num_classes is not None and pretrained:
-        _replace_head(model, num_classes)
+    if not auxiliary:
+        _drop_auxiliary_heads(model)
+    # GoogLeNet and Inception can shift their input themselves; a reloaded student would not know of it.
+    shifts = bool(vars(model).get("transform_input", False))
+    if shifts:
+        vars(model)["transform_input"] = False
+    if pretrained:
+        trained_on = models.get_model_weights(short).verify(options["weights"]).transforms()
+        # Under timm's name for it.
+        mean, std = ((0.5,) * 3,) * 2 if shifts else (tuple(trained_on.mean), tuple(trained_on.std))
+        vars(model)["pretrained_cfg"] = {"mean": mean, "std": std}
+        if num_classes is not None:
+            _replace_head(model, num_classes)
     return model
+
+
+def _drop_auxiliary_heads(model: Any) -> None:
+    """GoogLeNet and Inception return more than logits while training, as long as they have theirs."""
+    if getattr(model, "aux_logits", False):
+        model.aux_logits = False
+        for name in ("aux1", "aux2", "AuxLogits"):
+            if hasattr(model, name):
+                setattr(model, name, None)
 
 
 def _replace_head(model: nn.Module, num_classes: int) -> None:

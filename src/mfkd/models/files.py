@@ -48,9 +48,10 @@ def read_weights(path: str | Path, part: Part = "student") -> tuple[State, dict[
         # A safetensors file is 8 bytes of length and then a JSON object.
         state, metadata = _read_safetensors(path) if head[8:] == b"{" else (_read_torch(path), {})
     except Exception as error:  # damaged files raise almost anything
-        if code := re.search(r"(?:GLOBAL|class|function) ([\w.]+\.\w+)", str(error)):
+        if code := re.search(r"(?:GLOBAL ([\w.]+)|(?:class|function) ([\w.]+\.\w+))", str(error)):
             raise CheckpointError(
-                f"weights file {path} would run code ({code[1]}) and was not loaded; save its state_dict() alone."
+                f"weights file {path} would run code ({code[1] or code[2]}) and was not loaded; "
+                "save its state_dict() alone."
             ) from error
         raise CheckpointError(
             f"weights file {path} is damaged or holds no weights ({type(error).__name__}); "

@@ -66,9 +66,14 @@ def load_weights(
         expected = head_classes(own, classifier)
         got = next((len(state[name]) for name in misshapen if name in inside), None if missing else expected)
         if got != expected and inside.issuperset([*missing, *unexpected, *misshapen]):
+            advice = (
+                "use teacher.head=tune to fit a new one, and leave teacher.classes out."
+                if who == "teacher"
+                else "give the same number of classes, or in Python load_weights(..., head='reset') to load the rest."
+            )
             raise CheckpointError(
                 f"{who} weights {path} have {f'a head of {got} classes' if got else 'no head'}, expected {expected} "
-                "classes; give the same number of classes, or head=reset to load the rest."
+                f"classes; {advice}"
             )
         made_with = f" (made with {metadata['model']})" if "model" in metadata else ""
         raise CheckpointError(

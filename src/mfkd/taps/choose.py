@@ -1,6 +1,6 @@
 """Chooses the taps of any network, by declaration where there is one, else by one dry run."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -11,6 +11,9 @@ from mfkd.taps.discover import Found, discover
 from mfkd.taps.probe import InputShape, probe
 from mfkd.taps.record import record
 from mfkd.types import TapSpec
+
+TAP_NAMES = ("stem", "penultimate", "front", "middle", "bottom")
+"""Names of taps besides `stage1`, `stage1.pre` and so on."""
 
 
 class TapRow(NamedTuple):
@@ -39,16 +42,34 @@ def find_taps(model: nn.Module, input_shape: InputShape) -> dict[str, TapSpec]:
     return {found.spec.name: found.spec for found in _find(model, input_shape)}
 
 
-class TapsOf(dict[str, TapSpec]):
-    """The taps of `find_taps`, and besides any module path, measured when it is first asked for."""
+class TapsOf(Mapping[str, TapSpec]):
+    """The taps of `find_taps`, and besides any module path; nothing is looked for before it is asked for.
+
+    So a method that needs no maps takes a network without any.
+    """
 
     def __init__(self, model: nn.Module, input_shape: InputShape) -> None:
-        super().__init__(find_taps(model, input_shape))
         self._model, self._input_shape = model, input_shape
+        self._found: dict[str, TapSpec] | None = None
+        self._named: dict[str, TapSpec] = {}
 
-    def __missing__(self, name: str) -> TapSpec:
-        self.update(resolve(self._model, self._input_shape, [name], self))
-        return self[name]
+    def _known(self) -> dict[str, TapSpec]:
+        if self._found is None:
+            self._found = find_taps(self._model, self._input_shape)
+        return self._found
+
+    def __getitem__(self, name: str) -> TapSpec:
+        if name not in self._named:
+            # A path needs no stages; the network may have none that can be found.
+            known = {} if _is_path(self._model, name) else self._known()
+            self._named |= resolve(self._model, self._input_shape, [name], known)
+        return self._named[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._known())
+
+    def __len__(self) -> int:
+        return len(self._known())
 
 
 def describe(model: nn.Module, input_shape: InputShape) -> list[TapRow]:
@@ -81,6 +102,12 @@ def resolve(
     paths = [name for name in names if name not in known]
     raw = _raw(model, input_shape, paths) if paths else {}
     return {name: known[name] if name in known else raw[name] for name in names}
+
+
+def _is_path(model: nn.Module, name: str) -> bool:
+    """Whether a name is a module's and cannot be a tap's, such as `stage1` in a network with such a module."""
+    own = name.removesuffix(".pre").removeprefix("stage").isdigit() or name in TAP_NAMES
+    return not own and name in dict(model.named_modules())
 
 
 def _raw(model: nn.Module, input_shape: InputShape, paths: Iterable[str]) -> dict[str, TapSpec]:

@@ -30,7 +30,7 @@ def probe(model: nn.Module, input_shape: InputShape, specs: Iterable[TapSpec]) -
         The specs by name with `shape` filled, and `stride` where it was not declared.
 
     Raises:
-        ShapeError: a tap has other channels or another stride than declared, or cannot be read.
+        ShapeError: a tap has other channels or another stride than declared, or cannot be read; or see `dry_run`.
     """
     specs = tuple(specs)
     with dry_run(model, input_shape) as image:
@@ -40,7 +40,11 @@ def probe(model: nn.Module, input_shape: InputShape, specs: Iterable[TapSpec]) -
 
 @contextmanager
 def dry_run(model: nn.Module, input_shape: InputShape) -> Iterator[Tensor]:
-    """A block in eval mode without gradients, with a zero image (1, C, H, W); everything is restored after it."""
+    """A block in eval mode without gradients, with a zero image (1, C, H, W); everything is restored after it.
+
+    Raises:
+        ShapeError: the network cannot take the image, for example because it is too small.
+    """
     modes = [(module, module.training) for module in model.modules()]
     like = next((t for t in chain(model.parameters(), model.buffers()) if t.is_floating_point()), torch.empty(0))
     try:
@@ -49,6 +53,14 @@ def dry_run(model: nn.Module, input_shape: InputShape) -> Iterator[Tensor]:
             module.training = False
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             yield torch.zeros(1, *input_shape, device=like.device, dtype=like.dtype)
+    except (RuntimeError, AssertionError) as error:  # transformers assert the size of the image
+        if type(error) not in (RuntimeError, AssertionError):  # such as too little memory
+            raise
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
+        raise ShapeError(
+            f"{type(model).__name__} cannot take an image of shape {input_shape} ({reason}); "
+            "give images that it takes, or name another network."
+        ) from error
     finally:
         for module, training in modes:
             module.training = training

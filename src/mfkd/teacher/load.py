@@ -49,7 +49,10 @@ def load_teacher(config: TeacherConfig, data: ImageData) -> FrozenTeacher:
         found = head_classes(state, classifier_path(network))
         if classes is None and found is not None and found != len(data.classes):
             network = build_model(config.model, found, data.channels, **options)
-        load_weights(network, path, who="teacher")
+        # A tuned head is fitted anew, so the file needs none.
+        load_weights(
+            network, path, head="reset" if config.head == "tune" and found is None else "strict", who="teacher"
+        )
     return FrozenTeacher(
         network,
         data_mean=data.mean,
@@ -72,7 +75,7 @@ def _check_classes(path: Path, own: list[str] | None, wanted: tuple[str, ...]) -
 
 
 def _own_statistic(network: nn.Module, name: str) -> tuple[float, ...] | None:
-    """What timm says that a pretrained network was trained with."""
+    """What timm, or our adapter of torchvision, says that a pretrained network was trained with."""
     return _tuple((getattr(network, "pretrained_cfg", None) or {}).get(name))
 
 

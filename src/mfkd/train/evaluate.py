@@ -32,26 +32,20 @@ def evaluate(
         logits: how to ask `network`, where not by calling it.
 
     Returns:
-        top1, top5, balanced (mean of per-class recalls), ece (15 bins), agreement (share of images
+        top1, top5, balanced (mean recall of the classes that have images), ece (15 bins), agreement (share of images
         on which both predict the same class; only with `reference`), all in per cent; loss (mean
         cross-entropy, nats) and n (images).
 
     Raises:
         DataError: an image without a label, or no image at all.
     """
-    from torchmetrics import MeanMetric, MetricCollection, SumMetric
-    from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
+    from torchmetrics import MeanMetric, SumMetric
+    from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError, MulticlassStatScores
 
     device = next(network.parameters()).device
     common: dict[str, Any] = {"num_classes": num_classes, "validate_args": False}
-    accuracy = MetricCollection(
-        {
-            "top1": MulticlassAccuracy(average="micro", **common),
-            "top5": MulticlassAccuracy(average="micro", top_k=min(5, num_classes), **common),
-            "balanced": MulticlassAccuracy(average="macro", **common),
-        },
-        compute_groups=False,
-    ).to(device)
+    top5 = MulticlassAccuracy(average="micro", top_k=min(5, num_classes), **common).to(device)
+    counts = MulticlassStatScores(average="none", **common).to(device)
     ece = MulticlassCalibrationError(n_bins=ECE_BINS, norm="l1", **common).to(device)
     loss, agreement = (MeanMetric(nan_strategy="disable").to(device) for _ in range(2))
     images = SumMetric().to(device)
@@ -60,7 +54,8 @@ def evaluate(
             if (batch.label == UNLABELLED).any():
                 raise DataError("evaluation needs a label for every image; keep unlabelled images in data.unlabelled.")
             found = (logits or network)(batch.image).float()
-            accuracy.update(found, batch.label)  # not of probabilities: small ones are all 0 and would tie
+            top5.update(found, batch.label)  # not of probabilities: small ones are all 0 and would tie
+            counts.update(found, batch.label)
             ece.update(found.softmax(1), batch.label)
             loss.update(nn.functional.cross_entropy(found, batch.label, reduction="none"))
             images.update(len(batch))
@@ -72,7 +67,15 @@ def evaluate(
         count = int(images.compute())
         if not count:
             raise DataError("evaluation got no image; is the split empty?")
-        measured = {**accuracy.compute(), "ece": ece.compute()}
+        scores = counts.compute().double()
+        hits, of = scores[:, 0], scores[:, -1]
+        measured = {
+            "top1": hits.sum() / count,
+            "top5": top5.compute(),
+            # torchmetrics' own macro average counts a class without images as missed once it is predicted.
+            "balanced": (hits / of)[of > 0].mean(),
+            "ece": ece.compute(),
+        }
         result = {name: 100 * float(value) for name, value in measured.items()}
         result |= {"loss": float(loss.compute()), "n": count}
         if reference is not None:

@@ -1,10 +1,12 @@
 """What is trained, where, and how far it has come."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 from mfkd.config import RunConfig, TrainConfig, fingerprint, settings
+from mfkd.files import sha256
 from mfkd.train.meter import Meter
 
 
@@ -13,7 +15,7 @@ class Job:
     """One training to be done in one folder.
 
     Args:
-        kind: what is trained; decides no behaviour, only what is written down.
+        kind: what is trained; decides which images (`train.batches`) and what is written down.
         folder: run folder of this training.
         config: the complete recipe; `training` is the part that applies here.
         training: how it is trained.
@@ -26,7 +28,13 @@ class Job:
     training: TrainConfig
     seed: int
 
-    @property
+    @cached_property
+    def teacher_sha256(self) -> str:
+        """Digest of the teacher's weights file; "" where there is none, or the job does not depend on it."""
+        weights = self.config.teacher.weights
+        return sha256(Path(weights).expanduser()) if weights is not None and self.kind == "distilled" else ""
+
+    @cached_property
     def hash(self) -> str:
         """Over all that can change this training: a student alone does not depend on teacher or method."""
         parts = {"teacher": ("student", "method"), "alone": ("teacher", "method"), "distilled": ()}[self.kind]
@@ -35,6 +43,8 @@ class Job:
         }
         if self.kind == "teacher":
             chosen["teacher"].pop("train")  # it is part of `training`
+        if self.teacher_sha256:
+            chosen["teacher_sha256"] = self.teacher_sha256
         return fingerprint({**chosen, "training": self.training.model_dump(mode="json"), "kind": self.kind})
 
     @property
@@ -44,8 +54,13 @@ class Job:
 
     @property
     def record(self) -> Path:
-        """Exists once the training is finished."""
+        """What was run and what came out."""
         return self.folder / "record.json"
+
+    @property
+    def finished(self) -> bool:
+        """Whether all is there that the training leaves."""
+        return self.record.exists() and self.weights.exists()
 
     @property
     def weights(self) -> Path:

@@ -10,14 +10,14 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from mfkd.data import ImageData, eval_loader, train_loader
-from mfkd.data.loader import TrainLoader
+from mfkd.data import ImageData, eval_loader
 from mfkd.distill import Distiller, DistillOutput
 from mfkd.errors import ConfigError, TrainingError
 from mfkd.files import write_csv
 from mfkd.records import RunRecord
 from mfkd.seeding import derive
-from mfkd.train.checkpoint import load_checkpoint, save_checkpoint
+from mfkd.train.batches import training_batches
+from mfkd.train.checkpoint import fitting, load_checkpoint, restore_optimizer, save_checkpoint
 from mfkd.train.evaluate import evaluate
 from mfkd.train.interrupt import Interrupt, Interrupted
 from mfkd.train.job import Job, State
@@ -60,23 +60,8 @@ class _Fit:
         self.main = accelerator.is_main_process
         self.state = State()
         self.distiller = distiller.to(accelerator.device, dtype(self.training))
-        self.loader = self._loader(self.rank, self.world, self.training.accumulate)
+        self.loader = training_batches(job, data, accelerator.device, self.rank, self.world)
         self.total = self.training.epochs * self.loader.steps
-
-    def _loader(self, rank: int, world: int, accumulate: int) -> TrainLoader:
-        return train_loader(
-            self.data,
-            self.job.config.data,
-            self.job.config.augment,
-            batch_size=self.training.batch_size,
-            seed=self.job.seed,
-            device=self.accelerator.device,
-            rank=rank,
-            world=world,
-            accumulate=accumulate,
-            dtype=dtype(self.training),
-            channels_last=self.training.channels_last,
-        )
 
     def run(self) -> tuple[RunRecord, nn.Module]:
         saved = load_checkpoint(self.job.checkpoint)
@@ -110,14 +95,15 @@ class _Fit:
             self.distiller.student = nn.SyncBatchNorm.convert_sync_batchnorm(student)
         self.parameters = self.distiller.trainable_parameters()
         optimizer = build_optimizer(self.parameters, self.training)
-        if saved is not None and saved["optimizer"] is not None:
-            optimizer.load_state_dict(saved["optimizer"])
-            if self.average is not None:
-                self.average.load_state_dict(saved["average"])
-        self.model, self.optimizer = self.accelerator.prepare(self.distiller, optimizer)
         scaler = getattr(self.accelerator, "scaler", None)
-        if scaler is not None and saved is not None and saved["scaler"]:
-            scaler.load_state_dict(saved["scaler"])
+        with fitting(self.job.checkpoint):
+            if saved is not None and saved["optimizer"] is not None:
+                restore_optimizer(optimizer, saved["optimizer"])
+                if self.average is not None:
+                    self.average.load_state_dict(saved["average"])
+                if scaler is not None and saved["scaler"]:
+                    scaler.load_state_dict(saved["scaler"])
+        self.model, self.optimizer = self.accelerator.prepare(self.distiller, optimizer)
         if self.job.config.log.trackers:
             self.accelerator.init_trackers("mfkd")
 
@@ -221,7 +207,7 @@ class _Fit:
         begun = time.perf_counter()
         torch.manual_seed(derive(self.job.seed, "preparation"))
         if self.main:
-            passes = Passes(self._loader(0, 1, 1))
+            passes = Passes(training_batches(self.job, self.data, self.accelerator.device, accumulate=1))
             self.distiller.prepare(passes, autocast=self.accelerator.autocast, on_step=self._prepared)
         broadcast(self.distiller)
         self.state.prepared = True
@@ -256,9 +242,10 @@ class _Fit:
             write_csv(self.job.folder / "log.csv", self.state.rows, columns)
 
     def _restore_state(self, saved: dict[str, Any]) -> None:
-        if (saved["hash"], saved["seed"]) != (self.job.hash, self.job.seed):
-            raise ConfigError(
-                f"{self.job.folder} holds an unfinished run of other settings; choose another folder with out=."
-            )
-        self.distiller.load_state_dict(saved["model"])
-        self.state = State(**{**saved["state"], "meter": Meter(**saved["state"]["meter"])})
+        with fitting(self.job.checkpoint):
+            if (saved["hash"], saved["seed"]) != (self.job.hash, self.job.seed):
+                raise ConfigError(
+                    f"{self.job.folder} holds an unfinished run of other settings; choose another folder with out=."
+                )
+            self.distiller.load_state_dict(saved["model"])
+            self.state = State(**{**saved["state"], "meter": Meter(**saved["state"]["meter"])})

@@ -18,6 +18,7 @@ def make_record(job: Job, state: State, distiller: Distiller, steps: int, accele
         seed=job.seed,
         training=job.training.model_dump(mode="json"),
         method=distiller.objective.describe(),
+        teacher_sha256=job.teacher_sha256,
         notes=distiller.notes,
         curves=state.rows,
         last=evaluated[-1],

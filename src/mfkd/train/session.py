@@ -42,7 +42,9 @@ def train(
         record = RunRecord.load(job.record)
         if record.config_hash != job.hash:
             raise ConfigError(f"{job.folder} holds a run of other settings; choose another folder with out=.")
-        return record
+        if job.weights.exists():
+            return record
+        # The checkpoint still holds what was trained; without it, all is done anew.
     accelerator = start(job.training, job.config.log, job.folder)
     with seeded(job.seed, "weights"):
         distiller = build()

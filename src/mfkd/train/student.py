@@ -7,6 +7,8 @@ from typing import Any
 
 from torch import nn
 
+from mfkd.data.load import EVAL_CROP
+from mfkd.data.sets import SMALL
 from mfkd.errors import CheckpointError
 from mfkd.models import build_model
 from mfkd.models.weights import load_weights, read_weights, save_weights
@@ -20,11 +22,14 @@ class Card:
     """What a weights file says of its network.
 
     Args:
-        model: name for `build_model`; `options` its keyword options.
+        model: name for `build_model`.
         classes: class names, in the order of the logits.
         channels: input channels.
         size: (h, w) in px that the network was trained on.
         mean: statistics of the input normalisation, one a channel; `std` likewise.
+        options: keyword options of `build_model`.
+        side: `ImageData.resize`: shorter side in px that an image is scaled to before the central crop
+            of `size`; None scales it to `size` outright.
     """
 
     model: str
@@ -34,6 +39,7 @@ class Card:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     options: dict[str, Any] = field(default_factory=dict)
+    side: int | None = None
 
 
 def save_student(path: Path, network: nn.Module, card: Card) -> None:
@@ -50,6 +56,8 @@ def read_card(path: Path) -> Card | None:
         raw = json.loads(metadata[KEY])
         for name in ("classes", "size", "mean", "std"):
             raw[name] = tuple(raw[name])
+        if "side" not in raw:  # a file from before it was kept: what evaluation does unless told otherwise
+            raw["side"] = round(min(raw["size"]) / EVAL_CROP) if max(raw["size"]) > SMALL else None
         return Card(**raw)
     except (ValueError, TypeError, KeyError) as error:
         raise CheckpointError(
