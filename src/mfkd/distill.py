@@ -130,7 +130,13 @@ class Distiller(nn.Module):
         batch = self._batch(images, labels, index, target)
         knowledge = self.source.knowledge(batch) if self.source is not None else None
         outputs = read(self.student, images, self.student_taps)
-        loss, terms = self.objective(outputs, knowledge, batch, self.label_smoothing)
+        try:
+            loss, terms = self.objective(outputs, knowledge, batch, self.label_smoothing)
+        except IndexError as error:  # torch's own, on the CPU; looking at the labels first would stall a GPU
+            raise ShapeError(
+                f"distiller got label {int(batch.label.max())}, the student has {self.num_classes} classes; "
+                "number the labels from 0, or build the student with more classes."
+            ) from error
         return DistillOutput(loss, {name: term.detach() for name, term in terms.items()}, outputs.logits)
 
     def prepare(
@@ -214,12 +220,6 @@ class Distiller(nn.Module):
         if len(labels) != len(images):
             raise ShapeError(
                 f"distiller got {len(images)} images and {len(labels)} labels; give one label an image (-1: none)."
-            )
-        # Only where looking costs nothing: a GPU would have to be waited for.
-        if labels.device.type == "cpu" and len(labels) and labels.max() >= self.num_classes:
-            raise ShapeError(
-                f"distiller got label {int(labels.max())}, the student has {self.num_classes} classes; "
-                "number the labels from 0, or build the student with more classes."
             )
         if index is None:
             if self.objective.needs.index:
