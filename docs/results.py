@@ -26,7 +26,7 @@ def page() -> str:
 def _section(folder: Path) -> str:
     summary = json.loads((folder / "summary.json").read_text())
     text = (folder / "about.md").read_text()
-    return f"\n{text.strip()}\n\n{_table(summary)}\n\n{_gain(summary)}\n{_curves(folder)}"
+    return f"\n{text.strip()}\n\n{_table(summary)}\n\n{_gain(summary)}\n{_curves(folder)}{_tuning(folder)}"
 
 
 def _table(summary: dict[str, Any]) -> str:
@@ -80,6 +80,21 @@ def _curves(folder: Path) -> str:
     for name, rows in curves.items():
         found = {row["epoch"]: row["test_top1"] for row in rows if "test_top1" in row}
         lines.append(f"| {name} | " + " | ".join(f"{found[e]:.2f}" if e in found else "-" for e in epochs) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _tuning(folder: Path) -> str:
+    """What was tried on the validation split before; it was not selected by the test set, and is told all the same."""
+    if not (folder / "tuning.json").exists():
+        return ""
+    lines = ["", "Tried before, Top-1 on the validation split (mean over the seeds; a gain for each of them):", ""]
+    lines += ["| epochs | rate | seeds | alone | distilled | gains |", "|---" * 6 + "|"]
+    for trial in json.loads((folder / "tuning.json").read_text()):
+        alone, distilled = trial["alone_val_top1"], trial["distilled_val_top1"]
+        gains = ", ".join(f"{b - a:+.2f}" for a, b in zip(alone, distilled, strict=True))
+        seeds = ", ".join(map(str, trial["seeds"]))
+        means = " | ".join(f"{sum(values) / len(values):.2f}" for values in (alone, distilled))
+        lines.append(f"| {trial['epochs']} | {trial['lr']:g} | {seeds} | {means} | {gains} |")
     return "\n".join(lines) + "\n"
 
 
