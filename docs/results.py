@@ -1,12 +1,14 @@
 """Writes `docs/results.md` from the records in `docs/records`: no figure in it is typed by hand.
 
 Run `python docs/results.py` after adding a record (`summary.json`, and the `record.json` of every
-training); a test checks that page and records agree.
+training; or `methods.json` of `docs/smoke.py`); a test checks that page and records agree.
 """
 
 import json
 from pathlib import Path
 from typing import Any
+
+from mfkd.summary import interval, spread
 
 HERE = Path(__file__).parent
 HEAD = """# Results
@@ -20,7 +22,8 @@ standard deviation over seeds, the interval that of the paired gain (95%, t). Sh
 def page() -> str:
     """The whole page."""
     folders = sorted(path.parent for path in (HERE / "records").glob("*/summary.json"))
-    return HEAD + "".join(_section(folder) for folder in folders)
+    smoke = sorted((HERE / "records").glob("*/methods.json"))
+    return HEAD + "".join([*map(_section, folders), *map(_methods, smoke)])
 
 
 def _section(folder: Path) -> str:
@@ -96,6 +99,53 @@ def _tuning(folder: Path) -> str:
         means = " | ".join(f"{sum(values) / len(values):.2f}" for values in (alone, distilled))
         lines.append(f"| {trial['epochs']} | {trial['lr']:g} | {seeds} | {means} | {gains} |")
     return "\n".join(lines) + "\n"
+
+
+def _methods(path: Path) -> str:
+    text = (path.parent / "about.md").read_text()
+    return f"\n{text.strip()}\n\n{methods_table(json.loads(path.read_text()))}"
+
+
+def methods_table(record: dict[str, Any]) -> str:
+    """Every row of `docs/smoke.py`: Top-1, and its difference to plain training, paired by seed."""
+    plain = next(row for row in record["rows"] if row["name"] == "plain")
+    lines = ["| method | weight | Top-1 | difference to plain | 95% interval | seconds | note |", "|---" * 7 + "|"]
+    for row in record["rows"]:
+        top1 = spread(row["top1"])
+        cells = [f"`{row['name']}`", _weights(row), _value({"top1": top1}, "top1")]
+        gaps = [own - other for own, other in zip(row["top1"], plain["top1"], strict=True)]
+        ends = interval(gaps)
+        cells += ["-", "-"] if row is plain else [f"{spread(gaps)['mean']:+.2f}", _ends(ends)]
+        cells += [f"{spread(row['seconds'])['mean']:.1f}", row["why"] or "-"]
+        lines.append(f"| {' | '.join(cells)} |")
+    for name, reason in record.get("diverged", {}).items():
+        lines.append(f"| `{name}` | | diverged | | | | {reason} |")
+    return "\n".join([*lines, "", _under(record), ""])
+
+
+def _weights(row: dict[str, Any]) -> str:
+    """Of the one method, or of each; and that of the cross-entropy where it is not 1."""
+    weights = {name: options["weight"] for name, options in row["method"].items()}
+    shown = {name: weight for name, weight in weights.items() if name != "ce" or weight != 1}
+    if len(shown) == 1:
+        return f"{next(iter(shown.values())):g}"
+    return ", ".join(f"{name} {weight:g}" for name, weight in shown.items()) or "-"
+
+
+def _ends(ends: list[float] | None) -> str:
+    return f"{ends[0]:+.2f} to {ends[1]:+.2f}" if ends else "-"
+
+
+def _under(record: dict[str, Any]) -> str:
+    training, environment, teacher = record["training"], record["environment"], record["teacher"]
+    commits = sorted({commit for row in record["rows"] for commit in row["commit"]})
+    return (
+        f"n={len(record['seeds'])} (seeds {', '.join(map(str, record['seeds']))}), {record['student']}, "
+        f"{training['epochs']} epochs, batch {training['batch_size']}, rate {training['lr']:g}; one teacher, "
+        f"{teacher['model']} with {teacher['top1']:.2f}. Seconds are those of one training with its preparation, on "
+        f"{environment['threads']} thread{'s' * (environment['threads'] > 1)} of {environment['processor']}, torch "
+        f"{environment['versions']['torch']}, commit {', '.join(commits)}."
+    )
 
 
 if __name__ == "__main__":

@@ -29,7 +29,22 @@ RANGES = [
     ("data.val_fraction", ["-0.1", "1"], ["0", "0.99"]),
     ("data.split_seed", ["-1", "0.5"], ["0"]),
     ("data.resize", ["0"], ["1", "null"]),
-    ("data.image_size", ["0", "null"], ["1"]),
+    ("data.image_size", ["0"], ["1", "null"]),
+    ("data.crop", ["0", "1.1", ".nan"], ["0.9", "1", "null"]),
+    ("data.interpolation", ["cubic"], ["bicubic", "null"]),
+    ("data.mean", ["[1.1]", "0.5"], ["[0.5]", "null"]),
+    ("data.std", ["[0]", "0.5"], ["[0.5]", "null"]),
+    ("augment.scale", ["[0.5, 1.1]", "[-0.1, 1]", "[0.5]"], ["[0.5, 1]"]),
+    ("data.evaluate", ["none"], ["val"]),
+    ("teacher.weight", ["0", ".inf"], ["2.5"]),
+    ("student.head", ["tune"], ["reset"]),
+    ("train.compile", ["always"], ["auto", "true", "false"]),
+    ("augment.auto", ["autoaugment"], ["randaugment", "none"]),
+    ("augment.num_ops", ["0"], ["2"]),
+    ("augment.magnitude", ["-1", "31"], ["9"]),
+    ("augment.jitter", ["-0.1", ".inf"], ["0.4"]),
+    ("augment.erasing", ["-0.1", "1.1"], ["0", "1"]),
+    ("train.layer_decay", ["0", "1.1", "-0.5", ".nan"], ["0.65", "1"]),
     ("data.workers", ["-1"], ["0"]),
     ("augment.crop_padding", ["-1"], ["0", "null"]),
     ("augment.mixup", ["-0.1", ".inf", ".nan"], ["0", "2"]),
@@ -51,12 +66,18 @@ RANGES = [
     ("train.optimizer", ["adam"], ["adamw"]),
     ("train.schedule", ["step"], ["cosine"]),
     ("train.precision", ["fp8"], ["bf16"]),
+    ("train.compile", ["maybe", "null"], ["auto", "true", "false"]),
     ("teacher.head", ["none"], ["tune"]),
     ("teacher.classes", ["0"], ["1", "null"]),
     ("teacher.std", ["[0]", "1"], ["[0.1]", "null"]),
     ("teacher.image_size", ["0"], ["1", "null"]),
     ("teacher.seed", ["-1"], ["0"]),
-    ("cache.views", ["1"], ["null"]),
+    ("augment.views", ["0"], ["1", "null"]),
+    ("cache.views", ["0"], ["1", "null"]),
+    ("checkpoint.every_steps", ["0"], ["1", "null"]),
+    ("checkpoint.every_minutes", ["0", "-1", ".inf", ".nan"], ["0.1", "null"]),
+    ("checkpoint.keep", ["0"], ["1"]),
+    ("cache.dtype", ["int8"], ["float16", "bfloat16", "float32"]),
     ("log.trackers", ["[x]", "wandb"], ["[]", "[wandb]"]),
     ("seeds", ["[]", "[-1]", "0", "[0, 0]"], ["[3]"]),
 ]
@@ -70,6 +91,7 @@ def test_value_out_of_range_is_refused_by_its_dotted_name(key, bad):
 @pytest.mark.parametrize(("key", "good"), [(key, good) for key, _, values in RANGES for good in values])
 def test_value_in_range_is_taken(key, good):
     ready = ["teacher.weights=t.safetensors"] if key.startswith("teacher.") else []
+    ready += ["student.weights=s.safetensors"] if key == "student.head" else []
     node = load_config(None, [f"{key}={good}", *ready]).model_dump(mode="json")
     for part in key.split("."):
         node = node[part]
@@ -84,13 +106,18 @@ def test_every_bounded_field_stands_in_the_table_of_ranges():
             elif any(kind in str(field) for kind in ("Ge(", "Gt(", "Le(", "Lt(", "MinLen(", "Literal[")):
                 yield prefix + name
 
-    assert set(bounded(RunConfig, "")) == {key for key, _, _ in RANGES} - {"cache.views"}
+    assert set(bounded(RunConfig, "")) == {key for key, _, _ in RANGES}
 
 
 @pytest.mark.parametrize(
     ("overrides", "text"),
     [
         (["train.epochs=abc"], "train.epochs: got 'abc', expected a whole number (passes over the training images)."),
+        (
+            ["train.compile=maybe"],
+            "train.compile: got 'maybe', expected 'auto', True or False "
+            "(compile the networks; auto: where it should repay its own time within the run).",
+        ),
         (["train.epochs=0"], "train.epochs: got 0, expected 1 or more (passes over the training images)."),
         (
             ["train.epochs=yes"],
@@ -119,7 +146,11 @@ def test_every_bounded_field_stands_in_the_table_of_ranges():
         (["train=3"], "train: got 3, expected a mapping of keys."),
         (["out=3"], "out: got 3, expected text (run folder)."),
         (["out=true"], "out: got True, expected something else than true or false (run folder)."),
-        (["cache.views=2"], "cache.views: got 2, expected null (null: live teacher)."),
+        (
+            ["cache.views=0"],
+            "cache.views: got 0, expected 1 or more "
+            "(augmented views an image whose knowledge is kept on disk; null: live teacher).",
+        ),
         (["seeds=[]"], "seeds: got [], expected 1 or more entries (one student alone and one distilled for each)."),
         (
             ["log.trackers=3"],
@@ -155,13 +186,14 @@ def test_every_bounded_field_stands_in_the_table_of_ranges():
         ),
         (
             ["nonsense=3"],
-            "unknown key 'nonsense'; known: out, data, teacher, student, method, train, augment, cache, log, seeds.",
+            "unknown key 'nonsense'; known: out, data, teacher, teachers, student, method, train, augment, cache, "
+            "checkpoint, log, seeds.",
         ),
         (["log.colour=3"], "unknown key 'log.colour'; known: log.trackers."),
         (
             ["teacher.train.zzz=3"],
             "unknown key 'teacher.train.zzz'; "
-            "did you mean teacher.train.lr or teacher.train.ema or teacher.train.clip?",
+            "did you mean teacher.train.lr or teacher.train.ema or teacher.train.freeze?",
         ),
         (["epochs"], "override 'epochs' is not of the form key=value, for example train.epochs=30."),
         (["=3"], "override '=3' is not of the form key=value, for example train.epochs=30."),
@@ -255,7 +287,16 @@ def test_yaml_reads_back_to_the_same_config(tmp_path):
 
 @pytest.mark.parametrize(
     "override",
-    ["out=x", "log.trackers=[]", "data.workers=7", "data.root=/x", "seeds=[1, 2]", "train.epochs=240", "train.lr=5e-2"],
+    [
+        "out=x",
+        "log.trackers=[]",
+        "data.workers=7",
+        "data.root=/x",
+        "seeds=[1, 2]",
+        "train.epochs=240",
+        "train.lr=5e-2",
+        "checkpoint={every_steps: 3, every_minutes: null, keep: 1}",
+    ],
 )
 def test_hash_ignores_what_cannot_change_a_result(override):
     assert config_hash(load_config(None, [override])) == config_hash(RunConfig())
@@ -350,3 +391,26 @@ def test_what_describes_a_ready_teacher_is_refused_for_one_that_is_trained_here(
         "name them with teacher.weights or teacher.options.pretrained=true."
     )
     load_config(None, [f"teacher.{override}", "teacher.weights=t.safetensors"])
+
+
+@pytest.mark.parametrize(
+    ("override", "text"),
+    [
+        ("augment.scale=[0.9, 0.5]", "augment: scale must rise from above 0, got [0.9, 0.5]."),
+        ("augment.scale=[0, 0.5]", "augment: scale must rise from above 0, got [0, 0.5]."),
+        ("augment.ratio=[1, .inf]", "augment: ratio must rise from above 0, got [1, inf]."),
+        ("augment.magnitude=5", "augment: magnitude is for auto=randaugment, got auto=none."),
+        ("augment.num_ops=3", "augment: num_ops is for auto=randaugment, got auto=none."),
+    ],
+)
+def test_augmentation_that_contradicts_itself_is_refused(override, text):
+    assert refusal(override) == text
+    assert load_config(None, ["augment.auto=randaugment", "augment.magnitude=5", "augment.num_ops=3"])
+
+
+def test_a_teacher_trained_here_is_fine_tuned_only_if_its_own_training_says_so():
+    words = ["train.freeze=[stem]", "train.layer_decay=0.5", "train.no_decay=true"]
+    teacher = load_config(None, words).teacher_training()
+    assert (teacher.freeze, teacher.layer_decay, teacher.no_decay) == ((), 1.0, True)
+    teacher = load_config(None, [*words, "teacher.train.freeze=[stage1]"]).teacher_training()
+    assert teacher.freeze == ("stage1",)

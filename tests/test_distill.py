@@ -6,7 +6,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from mfkd import Distiller, build_model
 from mfkd.errors import ConfigError, ShapeError, TrainingError, UnknownNameError
-from mfkd.methods.base import Method
+from mfkd.methods.base import Method, Preparation
+from mfkd.nn.once import Once
 from mfkd.types import Batch, Needs
 
 SHAPE, CLASSES = (3, 16, 16), 5
@@ -266,3 +267,75 @@ def test_soft_targets_need_no_feature_map():
     assert set(distiller(torch.randn(2, 3, 8, 8), torch.tensor([1, 2])).terms) == {"ce", "kd"}
     with pytest.raises(ShapeError, match="no feature map"):
         Distiller(build_model("resnet8", num_classes=4), student, "mfkd", input_shape=(3, 8, 8))
+
+
+class Initial(Method):
+    """Trains the student in a stage before, and adds nothing later."""
+
+    needs = Needs(student=("bottom",), teacher=("bottom",))
+
+    def __init__(self, epochs):
+        super().__init__()
+        self.epochs, self.seen, self.stage = epochs, [], Once()
+
+    @property
+    def idle(self):
+        return self.stage.ready
+
+    def forward(self, student, teacher, batch):
+        return {}
+
+    def preparation(self):
+        return None if self.stage.ready else Preparation(self.epochs, self.step, self.stage.finish, trains_student=True)
+
+    def step(self, student, teacher, batch):
+        self.seen.append((student.taps["bottom"].requires_grad, tuple(teacher.taps)))
+        return student.taps["bottom"].square().mean()
+
+
+def initial(epochs, of):
+    torch.manual_seed(0)
+    networks = build_model("resnet8", num_classes=5), build_model("resnet8", num_classes=5)
+    return Distiller(*networks, Initial(epochs), input_shape=(3, 16, 16), epochs=of)
+
+
+def test_a_stage_that_trains_the_student_takes_epochs_of_the_run():
+    distiller = initial(2, of=3)
+    batch = torch.randn(4, 3, 16, 16), torch.arange(4)
+    before = {name: p.clone() for name, p in distiller.student.named_parameters()}
+    assert distiller.prepare([batch, batch]) == 2
+    (method,) = (method for _, method in distiller.objective.named())
+    assert method.seen == [(True, ("bottom",))] * 4
+    moved = {name for name, p in distiller.student.named_parameters() if not torch.equal(p, before[name])}
+    assert moved == {name for name in before if not name.startswith("fc.")}  # the backbone, not the head
+    assert distiller.prepare([batch]) == 0
+
+
+def test_the_teacher_rests_once_no_method_adds_a_term(monkeypatch):
+    distiller = initial(1, of=3)
+    batch = torch.randn(4, 3, 16, 16), torch.arange(4)
+    distiller.prepare([batch])
+    monkeypatch.setattr(distiller.teacher, "forward", lambda *_: pytest.fail("asked the teacher"))
+    assert set(distiller(*batch).terms) == {"ce"}
+
+
+def test_a_stage_must_leave_epochs_to_train():
+    distiller = initial(3, of=3)
+    with pytest.raises(ConfigError) as caught:
+        distiller.prepare([(torch.randn(4, 3, 16, 16), torch.arange(4))])
+    assert str(caught.value) == (
+        "initial prepares the student for 3 of 3 epochs, which leaves none to train; give the run more epochs."
+    )
+
+
+def test_a_method_may_hand_over_another_network():
+    class Replaced(Initial):
+        def deployed(self, student):
+            return torch.nn.Sequential(student)
+
+    networks = build_model("resnet8", num_classes=5), build_model("resnet8", num_classes=5)
+    distiller = Distiller(*networks, Replaced(1), input_shape=(3, 16, 16))
+    assert distiller.deployed()[0] is distiller.student
+    other = build_model("resnet8", num_classes=5)
+    assert distiller.deployed(other)[0] is other
+    assert initial(1, of=3).deployed().conv1.weight.shape[0] == 16

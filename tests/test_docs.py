@@ -13,6 +13,11 @@ def test_results_page_is_made_from_the_records():
     assert runpy.run_path(str(ROOT / "docs" / "results.py"))["page"]() == written
 
 
+def test_performance_page_is_made_from_the_records():
+    written = (ROOT / "docs" / "performance.md").read_text()
+    assert runpy.run_path(str(ROOT / "docs" / "performance.py"))["page"]() == written
+
+
 @pytest.mark.parametrize("page", ["README.md", *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))])
 def test_links_lead_somewhere(page):
     import re
@@ -41,3 +46,96 @@ def test_readme_loop_runs_as_shown(tmp_path, monkeypatch):
     assert torch.isfinite(space["out"].loss)
     untouched = build_model("resnet56", num_classes=100, weights="resnet56.safetensors").state_dict()
     assert all(torch.equal(untouched[name], tensor) for name, tensor in space["teacher"].state_dict().items())
+
+
+def test_methods_page_is_written_from_the_method_files():
+    written = (ROOT / "docs" / "methods.md").read_text()
+    assert runpy.run_path(str(ROOT / "docs" / "methods.py"))["page"]() == written
+
+
+def test_methods_page_tells_all_of_each():
+    from mfkd.methods import METHODS
+    from mfkd.methods.describe import details, shown
+
+    page = " ".join((ROOT / "docs" / "methods.md").read_text().split())
+    for name in METHODS:
+        found = details(name)
+        assert f"## {name} " in page
+        assert found["deviates"][1:].rstrip(".") in page
+        assert all(f"| `{row['option']}` | `{shown(row['default'])}` |" in page for row in found["options"])
+
+
+def rows_of(**top1):
+    options = {"weight": 2.5}
+    return [
+        {
+            "name": name,
+            "method": {} if name == "plain" else {"ce": {"weight": 1.0}, name: options},
+            "why": "",
+            "top1": values,
+            "seconds": [1.0, 3.0],
+            "commit": ["abc"],
+        }
+        for name, values in top1.items()
+    ]
+
+
+def test_table_of_methods_is_paired_by_seed():
+    record = {
+        "data": "digits",
+        "teacher": {"model": "resnet20", "top1": 98.0},
+        "student": "resnet8",
+        "training": {"epochs": 4, "batch_size": 64, "lr": 0.05},
+        "seeds": [0, 1],
+        "environment": {"threads": 1, "processor": "P", "versions": {"torch": "2"}},
+        "rows": rows_of(plain=[90.0, 94.0], sp=[91.0, 97.0]),
+    }
+    lines = runpy.run_path(str(ROOT / "docs" / "results.py"))["methods_table"](record).splitlines()
+    assert lines[2] == "| `plain` | - | 92.00 ± 2.83 | - | - | 2.0 | - |"
+    # gaps 1 and 3: mean 2, standard error 1, and t of 97.5% with one degree of freedom is 12.71
+    assert lines[3] == "| `sp` | 2.5 | 94.00 ± 4.24 | +2.00 | -10.71 to +14.71 | 2.0 | - |"
+    assert lines[5].startswith("n=2 (seeds 0, 1), resnet8, 4 epochs, batch 64, rate 0.05; one teacher, resnet20 with")
+
+
+@pytest.fixture(scope="module")
+def smoke():
+    return runpy.run_path(str(ROOT / "docs" / "smoke.py"))
+
+
+def test_smoke_has_a_row_for_every_method_and_preset(smoke):
+    from mfkd.methods import METHODS, PRESETS, resolve
+
+    rows = {row.name: row for row in smoke["rows"]()}
+    assert set(METHODS) | {"plain"} <= set(rows)
+    assert all(resolve(row.method) for row in rows.values())
+    assert all(rows[name].method == (PRESETS.get(name) or {name: {}}) for name in METHODS)
+
+
+def test_smoke_trains_rows_with_one_teacher_and_goes_on(smoke, tmp_path):
+    from mfkd.config import load_config
+    from mfkd.records import RunRecord
+
+    small = ["data.fraction=0.2", "train.epochs=1", "teacher.train.epochs=1"]
+    base = load_config(smoke["RECIPE"], small)
+    rows = [row for row in smoke["rows"]() if row.name in ("plain", "kd")]
+    found = smoke["train_all"](rows, (0, 1), tmp_path, base)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
+    assert len(before) == 5  # the teacher and four students
+    again = smoke["train_all"](rows, (0, 1), tmp_path, base)
+    assert again == found
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")} == before
+    record = smoke["summary"](rows, found, base, RunRecord.load(tmp_path / "teacher" / "record.json"))
+    assert record["seeds"] == [0, 1]
+    plain, kd = record["rows"]
+    assert (plain["name"], plain["method"]) == ("plain", {})
+    assert (kd["name"], kd["method"]["kd"]["weight"]) == ("kd", 1.0)
+    assert kd["top1"] == [one.metrics["top1"] for one in found["kd"]]
+
+
+def test_what_is_far_below_plain_training_is_explained(smoke):
+    assert smoke["far_below"]({"rows": rows_of(plain=[90.0, 94.0], sp=[88.0, 91.0], at=[90.0, 92.0])}) == ["sp"]
+    if smoke["RECORD"].exists():
+        import json
+
+        about = (smoke["RECORD"].parent / "about.md").read_text()
+        assert all(f"`{name}`" in about for name in smoke["far_below"](json.loads(smoke["RECORD"].read_text())))

@@ -9,7 +9,8 @@ from mfkd.errors import ConfigError
 from mfkd.estimate import estimate
 from mfkd.models import build_model
 from mfkd.models.weights import save_weights
-from mfkd.pipeline import open_plan, run
+from mfkd.pipeline import run
+from mfkd.plan import open_plan
 
 WORDS = ["train.epochs=2", "teacher.train={epochs: 2}", "data.fraction=0.2", "log.trackers=[]"]
 

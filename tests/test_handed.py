@@ -14,8 +14,10 @@ from mfkd.errors import CheckpointError, ConfigError, DataError, UnknownNameErro
 from mfkd.handed import evaluate_run, predict_images
 from mfkd.models import build_model
 from mfkd.models.weights import save_weights
-from mfkd.pipeline import obtain_teacher, open_plan, run
+from mfkd.pipeline import run
+from mfkd.plan import open_plan
 from mfkd.records import RunRecord
+from mfkd.teachers import obtain_teacher
 from mfkd.train.student import Card, load_student, save_student
 
 WORDS = ["train.epochs=1", "teacher.train={epochs: 1}", "data.fraction=0.2", "log.trackers=[]"]

@@ -13,17 +13,21 @@ SOURCE = Path(__file__).parents[1] / "src" / "mfkd"
 # A module may import what stands on an earlier line, and its own folder.
 LAYERS = (
     {"errors", "types", "seeding"},
-    {"files", "validation", "overrides", "shipped"},
+    {"files", "validation", "overrides", "shipped", "pictures"},
+    {"sections"},
     {"config", "records", "functional"},
     {"summary"},
     {"nn", "models", "taps", "data"},
     {"methods", "teacher"},
     {"distill"},
     {"train"},
-    {"bench", "export"},
-    {"report"},
+    {"export"},
+    {"plan"},
+    {"teachers"},
     {"pipeline"},
-    {"estimate", "handed"},
+    {"estimate", "handed", "profile", "repeat"},
+    {"bench"},
+    {"report"},
     {"cli"},
 )
 SAME_LINE = {"taps": {"models"}, "teacher": {"methods"}}  # beyond that, neighbours do not know each other
@@ -38,11 +42,14 @@ DOORS = {
     "onnx": "export/onnx.py",
     "onnxruntime": "export/onnx.py",
     "onnxscript": "export/onnx.py",
-    "ray": "bench/run.py",
+    "ray": "bench/ray.py",
+    "optuna": "bench/sweep.py",
     "jinja2": "report/page.py",
     "pickle": "nowhere",
 }
-HEAVY = ("torch", "torchvision", "timm", "accelerate", "torchmetrics", "sklearn", "scipy", "pyarrow", "matplotlib")
+HEAVY = (
+    "torch", "torchvision", "timm", "accelerate", "torchmetrics", "sklearn", "scipy", "pyarrow", "matplotlib", "optuna",
+)  # fmt: skip
 
 
 def faults(path: str, source: str) -> list[str]:

@@ -8,8 +8,10 @@ from PIL import Image
 from mfkd import load_student
 from mfkd.config import load_config
 from mfkd.errors import ConfigError
-from mfkd.pipeline import obtain_teacher, open_plan, run
+from mfkd.pipeline import run
+from mfkd.plan import open_plan
 from mfkd.records import RunRecord
+from mfkd.teachers import obtain_teacher
 from mfkd.train import cost, loop
 from mfkd.train.student import load_with_card
 
@@ -38,7 +40,7 @@ def do(tmp_path):
 
 @pytest.fixture
 def untrained(monkeypatch):
-    return lambda: monkeypatch.setattr(loop._Fit, "_update", lambda *_: pytest.fail("trained again"))
+    return lambda: monkeypatch.setattr(loop.Fit, "update", lambda *_: pytest.fail("trained again"))
 
 
 def times(folder):

@@ -1,5 +1,25 @@
 """`python -m mfkd` is `mfkd`."""
 
-from mfkd.cli import main
+import sys
 
-main()
+
+def main() -> None:
+    """Run the command line; a plain question to an export goes the short way."""
+    if sys.argv[1:2] == ["predict"]:
+        from mfkd.errors import MfkdError
+        from mfkd.export.quick import predict
+
+        try:
+            if predict(sys.argv[2:]):
+                return
+        except MfkdError as error:
+            from mfkd.cli import refuse
+
+            refuse(error)
+    from mfkd.cli import main as whole
+
+    whole()
+
+
+if __name__ == "__main__":
+    main()

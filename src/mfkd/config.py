@@ -13,16 +13,19 @@ import yaml
 from pydantic import Field, field_validator, model_validator
 
 from mfkd.overrides import apply_override, read_yaml
+from mfkd.sections import AugmentConfig, CheckpointConfig, DataConfig, Positive, TrainConfig
 from mfkd.shipped import recipe_names, recipe_path
 from mfkd.validation import Frozen, config_error, describe, validated
 
 __all__ = [
     "AugmentConfig",
     "CacheConfig",
+    "CheckpointConfig",
     "DataConfig",
     "LogConfig",
     "ModelConfig",
     "RunConfig",
+    "StudentConfig",
     "TeacherConfig",
     "TrainConfig",
     "config_error",
@@ -37,95 +40,13 @@ __all__ = [
     "to_yaml",
 ]
 
-Positive = Annotated[int, Field(ge=1)]
-Share = Annotated[float, Field(ge=0, le=1)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Tracker = Literal["tensorboard", "wandb", "mlflow", "comet_ml", "aim", "clearml", "dvclive", "swanlab", "trackio"]
 
 
-class DataConfig(Frozen):
-    """Which images, and which share of them."""
-
-    name: str = Field(
-        default="digits", description="digits, cifar10, cifar100, fashion_mnist, folder:PATH, parquet:PATH or hf:NAME"
-    )
-    root: str = Field(default="~/.cache/mfkd/data", description="where torchvision keeps its downloads")
-    label: str | None = Field(
-        default=None, description="label column of parquet and hf sets; null: fine_label, label or the only one"
-    )
-    fraction: float = Field(default=1.0, gt=0, le=1, description="share of the training images, drawn by split_seed")
-    val_fraction: float = Field(
-        default=0.0, ge=0, lt=1, description="share of the training images held out for choices"
-    )
-    split_seed: int = Field(default=0, ge=0, description="decides which images are used and held out")
-    resize: Positive | None = Field(
-        default=None, description="scale small images to this size, shorter side of large ones"
-    )
-    image_size: Positive = Field(default=224, description="size that large images (folders) are cropped to")
-    unlabelled: str | None = Field(
-        default=None, description="folder of images without classes, added to the distillation"
-    )
-    workers: Annotated[int, Field(ge=0)] = Field(default=2, description="processes that read large images")
-
-
-class AugmentConfig(Frozen):
-    """Augmentation; null means the data set's own default."""
-
-    crop_padding: Annotated[int, Field(ge=0)] | None = Field(
-        default=None, description="zero padding before a random crop, px"
-    )
-    flip: bool | None = Field(default=None, description="random horizontal flip")
-    mixup: NonNegative = Field(default=0.0, description="alpha of mixup, 0 is off")
-    cutmix: NonNegative = Field(default=0.0, description="alpha of cutmix, 0 is off")
-    view_seed: int = Field(
-        default=0, ge=0, description="augmentation is a pure function of this, the view and the image"
-    )
-
-
-class TrainConfig(Frozen):
-    """One training of one network; the published CIFAR-100 protocol by default."""
-
-    epochs: Positive = Field(default=240, description="passes over the training images")
-    batch_size: Positive = Field(default=64, description="images an update, over all processes and accumulated parts")
-    optimizer: Literal["sgd", "adamw"] = Field(default="sgd", description="what updates the weights")
-    lr: float = Field(default=0.05, gt=0, allow_inf_nan=False, description="peak learning rate")
-    momentum: Share = Field(default=0.9, description="of sgd")
-    nesterov: bool = Field(default=False, description="look ahead along the momentum")
-    weight_decay: NonNegative = Field(default=5e-4, description="on all weights, BatchNorm's and biases too")
-    schedule: Literal["multistep", "cosine", "onecycle", "constant"] = Field(
-        default="multistep", description="how the learning rate moves"
-    )
-    milestones: tuple[Positive, ...] = Field(
-        default=(150, 180, 210), description="epochs after which multistep multiplies by gamma"
-    )
-    gamma: float = Field(default=0.1, gt=0, le=1, description="factor at each milestone")
-    warmup_epochs: NonNegative = Field(default=0.0, description="linear warm-up; 0 with onecycle means 20% of the run")
-    clip: float | None = Field(default=None, gt=0, description="largest gradient norm")
-    ema: float | None = Field(
-        default=None, gt=0, lt=1, description="decay of an averaged copy, which is then evaluated and kept"
-    )
-    label_smoothing: float = Field(default=0.0, ge=0, lt=1, description="share of the label spread over all classes")
-    precision: Literal["fp32", "bf16", "fp16", "fp64"] = Field(
-        default="fp32", description="the half precisions are mixed with fp32, fp16 needs CUDA"
-    )
-    accumulate: Positive = Field(default=1, description="parts into which a batch is split")
-    channels_last: bool = Field(default=True, description="memory layout of images and weights; usually faster")
-    sync_batchnorm: bool = Field(default=False, description="share BatchNorm statistics between processes (CUDA)")
-    evaluate_every: Positive = Field(default=1, description="epochs between evaluations; the last epoch always counts")
-
-    @model_validator(mode="after")
-    def _check(self) -> "TrainConfig":
-        if self.milestones != tuple(sorted(set(self.milestones))):
-            raise ValueError(f"milestones must rise, got {list(self.milestones)}")
-        if self.batch_size % self.accumulate:
-            raise ValueError(
-                f"batch_size {self.batch_size} does not divide into accumulate={self.accumulate} equal parts"
-            )
-        if self.nesterov and (self.optimizer != "sgd" or self.momentum == 0):
-            raise ValueError("nesterov needs optimizer sgd and momentum above 0")
-        if self.warmup_epochs > self.epochs:
-            raise ValueError(f"warmup_epochs {self.warmup_epochs:g} is longer than epochs {self.epochs}")
-        return self
+_NAMES = (
+    "a name of `mfkd models`, timm/NAME, torchvision/NAME, hf-hub:OWNER/NAME, local-dir:FOLDER, "
+    "package.module:factory or file.py:factory"
+)
 
 
 class ModelConfig(Frozen):
@@ -133,10 +54,37 @@ class ModelConfig(Frozen):
 
     model: str = Field(
         default="resnet8",
-        description="a name of `mfkd models`, timm/NAME, torchvision/NAME, package.module:factory or file.py:factory",
+        description=_NAMES,
     )
     options: dict[str, Any] = Field(default_factory=dict, description="keyword options of the network's constructor")
     weights: str | None = Field(default=None, description="file to start from")
+
+    @field_validator("options")
+    @classmethod
+    def _check_options(cls, options: dict[str, Any]) -> dict[str, Any]:
+        told = {
+            "num_classes": "the data tell it, and teacher.classes for a teacher's own head",
+            "in_channels": "the data tell it",
+            "weights": "it has a key of its own beside options",
+            "name": "it is the key model",
+        }
+        for name in told.keys() & options.keys():
+            raise ValueError(f"{name} is no option, {told[name]}; leave it out")
+        return options
+
+
+class StudentConfig(ModelConfig):
+    """The student, from random or given weights."""
+
+    head: Literal["keep", "reset"] = Field(
+        default="keep", description="reset takes all of `weights` but the classifier, for other classes"
+    )
+
+    @model_validator(mode="after")
+    def _check_reset(self) -> "StudentConfig":
+        if self.head == "reset" and self.weights is None:
+            raise ValueError("head=reset is for a student that starts from a file; name it with student.weights")
+        return self
 
 
 class TeacherConfig(ModelConfig):
@@ -144,7 +92,7 @@ class TeacherConfig(ModelConfig):
 
     model: str = Field(
         default="resnet20",
-        description="a name of `mfkd models`, timm/NAME, torchvision/NAME, package.module:factory or file.py:factory",
+        description=_NAMES,
     )
     head: Literal["keep", "tune"] = Field(
         default="keep", description="tune fits a new classifier on the frozen teacher first"
@@ -160,6 +108,9 @@ class TeacherConfig(ModelConfig):
     )
     image_size: Positive | None = Field(default=None, description="size the teacher expects; null: the data's")
     seed: int = Field(default=0, ge=0, description="seed of the teacher's training, one for all students")
+    weight: float = Field(
+        default=1.0, gt=0, allow_inf_nan=False, description="share of its probabilities among several teachers"
+    )
     train: dict[str, Any] = Field(
         default_factory=dict, description="differences from `train` when the teacher is trained here"
     )
@@ -178,9 +129,17 @@ class TeacherConfig(ModelConfig):
 
 
 class CacheConfig(Frozen):
-    """Teacher knowledge on disk. This version reads the teacher live."""
+    """Teacher knowledge on disk; see docs/cache.md."""
 
-    views: None = Field(default=None, description="null: live teacher")
+    views: Positive | None = Field(
+        default=None, description="augmented views an image whose knowledge is kept on disk; null: live teacher"
+    )
+    dtype: Literal["float16", "bfloat16", "float32"] = Field(
+        default="float16", description="how knowledge is stored; float32 repeats a live run to its last digits"
+    )
+    folder: str | None = Field(
+        default=None, description="folder of this one cache; null: one of its own below ~/.cache/mfkd/knowledge"
+    )
 
 
 class LogConfig(Frozen):
@@ -197,17 +156,32 @@ class RunConfig(Frozen):
     out: str = Field(default="runs/digits", description="run folder")
     data: DataConfig = Field(default_factory=DataConfig)
     teacher: TeacherConfig = Field(default_factory=TeacherConfig)
-    student: ModelConfig = Field(default_factory=ModelConfig)
+    teachers: tuple[TeacherConfig, ...] = Field(
+        default=(), description="further teachers; `teacher: [A, B, ...]` puts all but the first here"
+    )
+    student: StudentConfig = Field(default_factory=StudentConfig)
     method: str | dict[str, dict[str, Any]] = Field(
         default="mfkd", description="a preset, or methods with their options"
     )
     train: TrainConfig = Field(default_factory=TrainConfig)
     augment: AugmentConfig = Field(default_factory=AugmentConfig)
     cache: CacheConfig = Field(default_factory=CacheConfig)
+    checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
     log: LogConfig = Field(default_factory=LogConfig)
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(
         default=(0,), min_length=1, description="one student alone and one distilled for each"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split_teachers(cls, raw: Any) -> Any:
+        """`teacher: [A, B]` stands for teacher A and teachers [B]."""
+        if isinstance(raw, dict) and isinstance(raw.get("teacher"), list | tuple):
+            first, *more = raw["teacher"] or [{}]
+            if raw.get("teachers"):
+                raise ValueError("teacher is a list and teachers is given too; name all teachers in one of them")
+            return {**raw, "teacher": first, "teachers": more}
+        return raw
 
     @field_validator("method", mode="before")
     @classmethod
@@ -225,11 +199,28 @@ class RunConfig(Frozen):
     def _check(self) -> "RunConfig":
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds must differ, got {list(self.seeds)}")
+        self._check_cache()
         return self
+
+    def _check_cache(self) -> None:
+        views = self.cache.views
+        if views is None:
+            return
+        mixed = next((name for name in ("mixup", "cutmix") if getattr(self.augment, name)), None)
+        if mixed:
+            raise ValueError(
+                f"augment.{mixed} mixes images anew each time, and cache.views={views} keeps what the teacher said of "
+                f"unmixed ones; set cache.views=null or augment.{mixed}=0"
+            )
+        if self.augment.views not in (None, views):
+            raise ValueError(
+                f"augment.views={self.augment.views} and cache.views={views} must be the same; leave augment.views out"
+            )
 
     def teacher_training(self) -> TrainConfig:
         """How the teacher is trained: `train` with the differences of `teacher.train`."""
-        return validated(TrainConfig, {**self.train.model_dump(), **self.teacher.train}, "teacher.train.")
+        own = {"freeze": (), "layer_decay": 1.0}  # for a student that starts from weights; no teacher trained here does
+        return validated(TrainConfig, {**self.train.model_dump(), **own, **self.teacher.train}, "teacher.train.")
 
 
 def load_config(
@@ -273,14 +264,23 @@ def to_yaml(config: RunConfig) -> str:
 
 
 def config_hash(config: RunConfig) -> str:
-    """Twelve hex digits over everything that can change a result (not `out`, `log`, `seeds`, `data.workers`)."""
+    """Twelve hex digits over everything that can change a result; see `settings`."""
     return fingerprint(settings(config))
 
 
 def settings(config: RunConfig) -> dict[str, Any]:
     """Every key that can change a result, as plain values."""
     return config.model_dump(
-        mode="json", exclude={"out": True, "log": True, "seeds": True, "data": {"workers", "root"}}
+        mode="json",
+        exclude={
+            "out": True,
+            "checkpoint": True,
+            "log": True,
+            "seeds": True,
+            "data": {"workers", "root"},
+            "cache": {"folder"},
+            "train": {"compile"},
+        },
     )
 
 

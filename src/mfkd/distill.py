@@ -1,6 +1,6 @@
 """The Distiller: teacher, student and method as one module, for anybody's training loop."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from operator import length_hint
@@ -13,11 +13,13 @@ from mfkd.errors import ConfigError, ShapeError
 from mfkd.methods import build, resolve
 from mfkd.methods.base import Context, Method, Preparation
 from mfkd.taps.choose import TapsOf
+from mfkd.taps.head import classifier
 from mfkd.taps.probe import count_classes
 from mfkd.taps.reader import read
 from mfkd.teacher.frozen import FrozenTeacher
-from mfkd.teacher.source import LiveSource
-from mfkd.types import UNLABELLED, Batch, Outputs
+from mfkd.teacher.several import SeveralTeachers, frozen, listed
+from mfkd.teacher.source import LiveSource, Source
+from mfkd.types import UNLABELLED, Batch, Knowledge, Outputs
 
 Item = Batch | tuple[Tensor, Tensor] | list[Tensor]
 
@@ -41,8 +43,9 @@ class Distiller(nn.Module):
     """Computes the training loss of a student that learns from a frozen teacher.
 
     Args:
-        teacher: any classifier, or None for plain training. It is put in eval mode for ever, gets
-            no gradients, and is no part of `state_dict` or `parameters`, but moves with `.to`.
+        teacher: any classifier, several of them (see `SeveralTeachers` for weights), or None for
+            plain training. It is put in eval mode for ever, gets no gradients, and is no part of
+            `state_dict` or `parameters`, but moves with `.to`.
         student: any classifier that returns logits (B, K).
         method: a preset ("mfkd": fusion with its logit partner; "kd"; "none"), a mapping of methods
             with options such as {"mfkd": {"weight": 4.0}, "kd": {}}, or a `Method` object.
@@ -50,6 +53,7 @@ class Distiller(nn.Module):
         num_samples: upper bound of the sample index + 1, for methods that remember samples.
         labels: (num_samples,) training labels, for methods that need them all.
         label_smoothing: of the cross-entropy.
+        epochs: passes that you plan, for methods with a stage that takes a share of them; 0: one pass.
         seed: of the method's own weights.
 
     Raises:
@@ -70,7 +74,7 @@ class Distiller(nn.Module):
 
     def __init__(
         self,
-        teacher: nn.Module | None,
+        teacher: nn.Module | Sequence[nn.Module] | None,
         student: nn.Module,
         method: str | Mapping[str, Mapping[str, Any]] | Method = "mfkd",
         *,
@@ -78,26 +82,27 @@ class Distiller(nn.Module):
         num_samples: int = 0,
         labels: Tensor | None = None,
         label_smoothing: float = 0.0,
+        epochs: int = 0,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if teacher is student:
+        if any(network is student for network in listed(teacher)):
             raise ConfigError("teacher and student are the same object; build two networks.")
         spec = resolve(method)
         self.student = student
+        self.input_shape = input_shape
         self.label_smoothing = label_smoothing
-        if teacher is not None and not isinstance(teacher, FrozenTeacher):
-            teacher = FrozenTeacher(teacher)
+        self.epochs = epochs
+        teacher = frozen(teacher, spec.temperature)
         # Kept out of the registered submodules, so that no optimiser, checkpoint or DDP sees it.
         object.__setattr__(self, "teacher", teacher)
-        if teacher is None and spec.methods:
+        if teacher is None and spec.needs_teacher:
             raise ConfigError(
                 f"method {', '.join(spec.methods)} needs a teacher, got None; use method='none' for plain training."
             )
         self.num_classes = num_classes = count_classes(student, input_shape)
-        own_shape = input_shape if teacher is None else teacher.input_shape(input_shape)
         student_taps = TapsOf(student, input_shape) if spec.methods else {}
-        teacher_taps = TapsOf(teacher.network, own_shape) if teacher is not None and spec.methods else {}
+        teacher_taps = teacher.taps(input_shape) if teacher is not None and spec.methods else {}
         context = Context(
             student=student_taps,
             teacher=teacher_taps,
@@ -105,20 +110,31 @@ class Distiller(nn.Module):
             num_samples=num_samples,
             teacher_logits=teacher is not None and teacher.count_classes(input_shape) == num_classes,
             labels=labels,
-            classifier=teacher.classifier if teacher is not None else None,
+            teacher_classifier=lambda: None if teacher is None else teacher.classifier(input_shape),
+            student_classifier=lambda: classifier(student, student_taps),
+            teacher_norm=lambda name: None if teacher is None else teacher.norm(name, input_shape),
+            teachers=len(teacher.members) if isinstance(teacher, SeveralTeachers) else 1,
+            epochs=epochs,
             seed=seed,
         )
         self.objective = build(spec, context)
+        # DDP reads this: buffers that it need not send from the first process to all at each step.
+        self._ddp_params_and_buffers_to_ignore = [
+            f"objective.methods.{name}.{buffer}" for name, m in self.objective.named() for buffer in m.kept_equal
+        ]
         self.notes: list[str] = list(self.objective.notes)
         needs = self.objective.needs
         self.student_taps = [student_taps[name] for name in needs.student]
-        self.source = None
+        self.source: Source | None = None
+        self.tapped: Callable[[Tensor], Outputs] | None = None
+        self.shared_seconds: dict[str, float] = {}
         if teacher is not None and spec.methods:
             self.source = LiveSource(teacher, {name: teacher_taps[name] for name in needs.teacher}, self.objective)
 
     def forward(
-        self, images: Tensor, labels: Tensor | None = None, index: Tensor | None = None, target: Tensor | None = None
-    ) -> DistillOutput:
+        self, images: Tensor, labels: Tensor | None = None, index: Tensor | None = None, target: Tensor | None = None,
+        knowledge: Knowledge | None = None,
+    ) -> DistillOutput:  # fmt: skip
         """One step's loss.
 
         Args:
@@ -126,10 +142,12 @@ class Distiller(nn.Module):
             labels: (B,) int64 classes, -1 where an image has none; None if no image has one.
             index: (B,) int64 source rows, for methods that remember samples.
             target: (B, K) class weights of mixed images, in place of the labels.
+            knowledge: what `ahead` gave for these images; None asks the teacher.
         """
         batch = self._batch(images, labels, index, target)
-        knowledge = self.source.knowledge(batch) if self.source is not None else None
-        outputs = read(self.student, images, self.student_taps)
+        if knowledge is None and self.source is not None and not self.objective.idle:
+            knowledge = self.source.knowledge(batch)
+        outputs = self.outputs(images)
         try:
             loss, terms = self.objective(outputs, knowledge, batch, self.label_smoothing)
         except IndexError as error:  # torch's own, on the CPU; looking at the labels first would stall a GPU
@@ -139,13 +157,27 @@ class Distiller(nn.Module):
             ) from error
         return DistillOutput(loss, {name: term.detach() for name, term in terms.items()}, outputs.logits)
 
+    def outputs(self, images: Tensor) -> Outputs:
+        """The student's logits and those of its taps that the methods need."""
+        return read(self.student, images, self.student_taps) if self.tapped is None else self.tapped(images)
+
+    def quicken(self) -> None:
+        """Let a live teacher answer the fast way, by a copy of its weights as they are now; the trainer calls this."""
+        if isinstance(self.source, LiveSource):
+            self.source.quicken(self.input_shape)
+
+    def ahead(self, batch: Batch) -> Knowledge | None:
+        """The knowledge of a batch where it lies on disk, to be read before the step; else None."""
+        return None if self.source is None else self.source.ahead(batch)
+
     def prepare(
         self,
         loader: Iterable[Item],
         *,
+        teacher_only: bool = False,
         autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
         on_step: Callable[[str, int, int], None] | None = None,
-    ) -> None:
+    ) -> int:
         """Run each method's stage before training, such as the calibration of MFKD's teacher fusion.
 
         Build the optimiser afterwards: what has been calibrated is frozen then. Methods without
@@ -153,13 +185,25 @@ class Distiller(nn.Module):
 
         Args:
             loader: yields (images, labels) or `Batch`; it is walked through once an epoch.
+            teacher_only: leave out the stages that train the student, which cannot be shared by several.
             autocast: context in which the networks run, for mixed precision.
             on_step: called with the method's name, updates done and updates in all (0: unknown).
+
+        Returns:
+            Epochs in which the student itself was trained; they are part of the run's budget.
         """
+        taken = 0
         for name, method in self.objective.named():
             stage = method.preparation()
-            if stage is not None and self.source is not None:
+            if stage is not None and self.source is not None and not (teacher_only and stage.trains_student):
+                if stage.trains_student and 0 < self.epochs <= taken + stage.epochs:
+                    raise ConfigError(
+                        f"{name} prepares the student for {stage.epochs} of {self.epochs} epochs, which leaves none "
+                        "to train; give the run more epochs."
+                    )
                 self._run_stage(name, stage, self.source, loader, autocast=autocast, on_step=on_step)
+                taken += stage.epochs if stage.trains_student else 0
+        return taken
 
     def set_progress(self, progress: float) -> None:
         """Tell the methods how far the run is, 0 to 1 (warm-ups and curricula follow it)."""
@@ -173,7 +217,7 @@ class Distiller(nn.Module):
         self,
         name: str,
         stage: Preparation,
-        source: LiveSource,
+        source: Source,
         loader: Iterable[Item],
         *,
         autocast: Callable[[], AbstractContextManager[Any]],
@@ -182,8 +226,11 @@ class Distiller(nn.Module):
         device = next(self.student.parameters()).device
         total, done = stage.epochs * length_hint(loader), 0
         optimizer = scheduler = None
-        if stage.parameters:
-            optimizer = torch.optim.SGD(stage.parameters, lr=stage.lr, momentum=0.9, weight_decay=5e-4)
+        parameters = [*stage.parameters, *(self.student.parameters() if stage.trains_student else ())]
+        if stage.trains_student:
+            self.student.train()
+        if parameters:
+            optimizer = torch.optim.SGD(parameters, lr=stage.lr, momentum=0.9, weight_decay=5e-4)
             if total > 1:
                 scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=stage.lr, total_steps=total)
         for _ in range(stage.epochs):
@@ -195,7 +242,7 @@ class Distiller(nn.Module):
                 with autocast():
                     raw = source.raw(batch)
                     outputs: Outputs | None = (
-                        read(self.student, batch.image, self.student_taps) if stage.needs_student else None
+                        read(self.student, batch.image, self.student_taps) if stage.trains_student else None
                     )
                     loss = stage.step(outputs, raw, batch)
                 if optimizer is not None and loss is not None:
@@ -213,6 +260,19 @@ class Distiller(nn.Module):
                     "give a list or DataLoader, not a used-up iterator."
                 )
         stage.finish()
+
+    def deployed(self, student: nn.Module | None = None) -> nn.Module:
+        """The network to evaluate and hand over: the student, unless a method replaces a part of it.
+
+        Args:
+            student: a copy of the student to take in its place, such as an averaged one.
+        """
+        student = self.student if student is None else student
+        for _, method in self.objective.named():
+            network = method.deployed(student)
+            if network is not None:
+                return network
+        return student
 
     def _batch(self, images: Tensor, labels: Tensor | None, index: Tensor | None, target: Tensor | None) -> Batch:
         if labels is None:
@@ -232,5 +292,5 @@ class Distiller(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Distiller":
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if self.teacher is not None:
-            self.teacher._apply(fn)  # type: ignore[no-untyped-call]
+            self.teacher._apply(fn)
         return self

@@ -14,15 +14,19 @@ from mfkd.config import LogConfig
 from mfkd.data import eval_loader
 from mfkd.data.loader import TrainLoader
 from mfkd.distill import Distiller
-from mfkd.pipeline import Plan, build_student, build_teacher, check, stand_in
+from mfkd.pipeline import build_student, check, shared_job
+from mfkd.plan import Plan
 from mfkd.teacher.load import is_ready
+from mfkd.teacher.source import Source
+from mfkd.teachers import build_teacher, stand_in
 from mfkd.train.batches import training_batches
 from mfkd.train.cost import SECONDS as COST_SECONDS
 from mfkd.train.job import Job
 from mfkd.train.loop import EVAL_BATCH
 from mfkd.train.optim import build_optimizer
 from mfkd.train.runtime import dtype, start
-from mfkd.types import Batch
+from mfkd.train.shared import foresee, has_cache
+from mfkd.types import Batch, Knowledge
 
 WARM, TIMED, PATIENCE = 2, 10, 5.0  # updates not counted, counted, and seconds after which two are enough
 PREPARED = 4  # batches a preparation is tried on
@@ -30,7 +34,7 @@ MEGA = 1e6
 
 
 @dataclass(frozen=True)
-class _Price:
+class Price:
     """Of one training: seconds and bytes of files."""
 
     seconds: float = 0.0
@@ -52,24 +56,25 @@ def estimate(plan: Plan) -> dict[str, Any]:
     """
     check(plan)
     config, teacher = plan.config, stand_in(plan)
-    jobs = [plan.teacher_job()]
+    jobs = [(one, one.teacher_job()) for one in plan.per_teacher()]
     for seed in config.seeds:
-        jobs += [plan.student_job("alone", seed), plan.student_job("distilled", seed)]
-    prices: dict[str, _Price] = {}
+        jobs += [(plan, plan.student_job("alone", seed)), (plan, plan.student_job("distilled", seed))]
+    prices: dict[str, Price] = {}
     steps = []
-    for job in jobs:
-        price, loaded = _Price(), job.kind == "teacher" and is_ready(config.teacher)
+    for one, job in jobs:
+        price, loaded = Price(), job.kind == "teacher" and is_ready(one.config.teacher)
         if loaded:
             if not (job.folder / "metrics.json").exists():
-                passes = len(plan.data.test) + (len(plan.data.train) if config.teacher.head == "tune" else 0)
-                price = _Price(COST_SECONDS + passes * _per_image(plan, teacher.network, torch.float32))
+                passes = len(plan.data.test) + (len(plan.data.train) if one.config.teacher.head == "tune" else 0)
+                price = Price(COST_SECONDS + passes * _per_image(plan, teacher.network, torch.float32))
         elif not job.finished:
-            if job.kind not in prices:
+            name = f"{job.kind}{one.number}"
+            if name not in prices:
                 built = (
-                    build_teacher(plan) if job.kind == "teacher" else build_student(plan, job.kind, job.seed, teacher)
+                    build_teacher(one) if job.kind == "teacher" else build_student(plan, job.kind, job.seed, teacher)
                 )
-                prices[job.kind] = _price(plan, job, built, None if job.kind == "teacher" else teacher.network)
-            price = prices[job.kind]
+                prices[name] = price_of(plan, job, built, None if job.kind == "teacher" else teacher.network)
+            price = prices[name]
         steps.append(
             {
                 "step": "teacher, loaded" if loaded else job.title,
@@ -78,6 +83,11 @@ def estimate(plan: Plan) -> dict[str, Any]:
                 "megabytes": price.size / MEGA,
             }
         )
+    open_jobs = [job for _, job in jobs if job.kind == "distilled" and not job.finished]
+    if open_jobs and config.cache.views is not None and not has_cache(config):
+        cache = estimate_cache(plan)
+        own = {"folder": cache["folder"], "seconds": cache["seconds"], "megabytes": cache["bytes"] / MEGA}
+        steps.insert(len(plan.per_teacher()), {"step": "knowledge cache", **own})
     return {
         "steps": steps,
         "seconds": sum(step["seconds"] for step in steps),
@@ -85,7 +95,22 @@ def estimate(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _price(plan: Plan, job: Job, distiller: Distiller, reference: nn.Module | None) -> _Price:
+def estimate_cache(plan: Plan) -> dict[str, Any]:
+    """Size and time of the knowledge cache; see `train.shared.foresee`."""
+    check(plan)
+    teacher = stand_in(plan)
+    return foresee(shared_job(plan), lambda seed: build_student(plan, "distilled", seed, teacher), plan.data)
+
+
+def price_of(plan: Plan, job: Job, distiller: Distiller, reference: nn.Module | None) -> Price:
+    """What one training would take, from a few real updates of it.
+
+    Args:
+        plan: of the recipe.
+        job: the training.
+        distiller: built for it; is used up.
+        reference: the teacher, where the agreement with it is measured at the end.
+    """
     training, data = job.training, plan.data
     accelerator = start(training, LogConfig(trackers=()), job.folder)
     device = accelerator.device
@@ -94,6 +119,7 @@ def _price(plan: Plan, job: Job, distiller: Distiller, reference: nn.Module | No
         distiller.student.to(memory_format=torch.channels_last)
         if distiller.teacher is not None:
             distiller.teacher.to(memory_format=torch.channels_last)
+    distiller.quicken()
     loader = training_batches(job, data, device)
     few = _Few(loader)
     begun = time.perf_counter()
@@ -101,6 +127,8 @@ def _price(plan: Plan, job: Job, distiller: Distiller, reference: nn.Module | No
     _wait(device)
     seconds = (time.perf_counter() - begun) * loader.steps * training.accumulate / len(few)
 
+    if job.config.cache.views is not None and distiller.source is not None:
+        distiller.source = _Remembered(distiller.source)
     weights = _bytes(distiller.student.state_dict())
     model, optimizer = accelerator.prepare(distiller, build_optimizer(distiller.trainable_parameters(), training))
     model.train()
@@ -125,7 +153,25 @@ def _price(plan: Plan, job: Job, distiller: Distiller, reference: nn.Module | No
     state = [value for entry in optimizer.state.values() for value in entry.values() if isinstance(value, torch.Tensor)]
     average = weights if training.ema is not None else 0
     checkpoint = _bytes(distiller.state_dict()) + sum(value.nbytes for value in state) + average
-    return _Price(seconds, weights + checkpoint)
+    return Price(seconds, weights + checkpoint * plan.config.checkpoint.keep)
+
+
+class _Remembered:
+    """Knowledge that costs nothing, as reading it from disk nearly does."""
+
+    def __init__(self, live: Source) -> None:
+        self.live = live
+        self.known: Knowledge | None = None
+
+    def raw(self, batch: Batch) -> Knowledge:
+        return self.live.raw(batch)
+
+    def knowledge(self, batch: Batch) -> Knowledge:
+        self.known = self.known or self.live.knowledge(batch)
+        return self.known
+
+    def ahead(self, batch: Batch) -> Knowledge:
+        return self.knowledge(batch)
 
 
 class _Few:

@@ -5,16 +5,21 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from mfkd.errors import MfkdError
 
 
-def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
+def write_atomic(path: Path, write: Callable[[BinaryIO], object], before: Callable[[], object] = lambda: None) -> None:
     """Let `write` fill a temporary file beside `path`, then put it in place in one step.
+
+    Args:
+        path: of the file.
+        write: gets the temporary one.
+        before: called once that is on the disk, before it takes its place.
 
     Raises:
         MfkdError: the folder cannot be written or the disk is full; the earlier file is intact.
@@ -26,6 +31,7 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
             write(file)
             file.flush()
             os.fsync(file.fileno())
+        before()
         temporary.replace(path)
         folder = os.open(path.parent, os.O_RDONLY)
         try:
@@ -33,12 +39,44 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
         finally:
             os.close(folder)
     except OSError as error:
-        raise MfkdError(
-            f"cannot write {path}: {error.strerror or error}; free space or choose another folder with out=."
-        ) from None
+        raise _unwritable(path, error) from None
     finally:
         with suppress(OSError):  # the folder may be no folder
             temporary.unlink()
+
+
+@contextmanager
+def locked(path: Path, busy: MfkdError, patience: float = -1.0) -> Iterator[None]:
+    """Keep other processes out while the block runs; the system drops the lock of a process that dies.
+
+    Args:
+        path: of the lock file; its folder is made.
+        busy: raised where another process has it.
+        patience: seconds to wait for that one; below 0 for ever.
+
+    Raises:
+        MfkdError: `busy`, or the folder cannot be written.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path, timeout=patience)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise busy from None
+    except OSError as error:
+        raise _unwritable(path.parent, error) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def sweep(folder: Path) -> None:
+    """Delete what killed processes left half written below a folder; call it where nobody else writes."""
+    for path in folder.rglob(".*.tmp"):
+        path.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -81,3 +119,7 @@ def sha256(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return ""
+
+
+def _unwritable(path: Path, error: OSError) -> MfkdError:
+    return MfkdError(f"cannot write {path}: {error.strerror or error}; free space or choose another folder with out=.")

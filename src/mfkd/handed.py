@@ -1,24 +1,25 @@
 """Trained networks handed back: measure one again, or ask it about images."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from mfkd.config import RunConfig, load_config
-from mfkd.data import ImageData, MemorySplit, eval_loader, load_data, load_image
-from mfkd.data.decode import EXTENSIONS
-from mfkd.errors import CheckpointError, ConfigError, DataError, UnknownNameError
-from mfkd.records import RunRecord
+from mfkd.config import RunConfig, TeacherConfig
+from mfkd.data import ImageData, eval_loader, load_image
+from mfkd.errors import CheckpointError, DataError, UnknownNameError
+from mfkd.export.opened import open_trained, weights_of
+from mfkd.methods import resolve
+from mfkd.pictures import image_files
 from mfkd.teacher.frozen import FrozenTeacher
 from mfkd.teacher.load import is_ready, load_teacher
+from mfkd.teacher.several import SeveralTeachers
 from mfkd.teacher.tune import tune_head
 from mfkd.train.cost import cost
 from mfkd.train.evaluate import evaluate
 from mfkd.train.loop import EVAL_BATCH
-from mfkd.train.student import Card, load_student, load_with_card, weights_file
+from mfkd.train.student import load_student, load_with_card
 
 SPLITS = ("test", "val")
 
@@ -44,19 +45,16 @@ def evaluate_run(path: str | Path, overrides: Sequence[str] = (), split: str = "
     """
     if split not in SPLITS:
         raise UnknownNameError("split", split, SPLITS)
-    file = weights_of(path)
-    network, card = load_with_card(file)
-    config, notes = _config(file, overrides), []
-    data = load_data(config.data)
-    _check_fit(data, card, config.data.name)
-    data = replace(data, mean=card.mean, std=card.std)
+    opened = open_trained(path, overrides)
+    file, network, card, config, data = opened.file, opened.network, opened.card, opened.config, opened.data
+    notes = []
     images = data.test if split == "test" else data.val
     if images is None:
         raise DataError(f"{data.name} has no val split in this run; hold one out of its training by data.val_fraction.")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     teacher = None
     try:
-        teacher = None if file.name == "teacher.safetensors" else _teacher(_root(file), config, data)
+        teacher = None if file.name == "teacher.safetensors" else _teacher(opened.root, config, data)
     except CheckpointError as error:
         notes.append(f"agreement is left out, the teacher cannot be loaded: {error}")
     network = network.to(device)
@@ -89,92 +87,41 @@ def predict_images(images: Sequence[str | Path], model: str | Path, top: int = 5
         CheckpointError: no trained network there, or a damaged one.
         DataError: an image that is not there or cannot be read.
     """
-    files = [file for image in images for file in _image_files(Path(image))]
+    files = image_files(images)
     network, card = load_with_card(weights_of(model))
     count = min(top, len(card.classes))
     found = []
     for file in files:
-        pixels = load_image(file, card.channels, card.size, card.mean, card.std, card.side)
+        pixels = load_image(file, card.channels, card.size, card.mean, card.std, card.side, card.interpolation)
         best = network(pixels[None]).softmax(1)[0].topk(count)
         pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
         found.append({"image": str(file), "top": [[card.classes[label], share] for label, share in pairs]})
     return found
 
 
-def weights_of(path: str | Path) -> Path:
-    """The weights file that a path given by a user means."""
-    path = Path(path).expanduser()
-    if not path.exists():
-        raise CheckpointError(f"{path} does not exist; give a run folder such as runs/digits.")
-    return weights_file(path)
-
-
-def _config(file: Path, overrides: Sequence[str]) -> RunConfig:
-    """The recipe of a weights file: in the record of its training, or complete in the run folder."""
-    for override in overrides:
-        if not override.startswith(("data.", "data=")):
-            raise ConfigError(f"got {override!r}, expected a key of the data, such as data.name=folder:PATH.")
-    record, recipe = file.parent / "record.json", file.parent / "config.yaml"
-    if record.exists():
-        return load_config(None, overrides, RunRecord.load(record).config)
-    if recipe.exists():
-        return load_config(recipe, overrides)
-    if not any(override.startswith("data.name=") for override in overrides):
-        raise ConfigError(f"{file} has no record.json or config.yaml beside it; name the images with data.name=.")
-    return load_config(None, overrides)
-
-
-def _root(file: Path) -> Path:
-    """The run folder that a weights file lies in, at its top or in distilled/seed-N, or alone/seed-N."""
-    for folder in (file.parent, *file.absolute().parents[1:3]):
-        if (folder / "config.yaml").exists():
-            return folder
-    return file.parent
-
-
 def _teacher(root: Path, config: RunConfig, data: ImageData) -> FrozenTeacher | None:
     """The run's teacher, as the students met it; None where there is none, or none with these classes."""
-    trained, head = root / "teacher" / "teacher.safetensors", root / "teacher" / "head.safetensors"
-    if trained.exists():
-        teacher = FrozenTeacher(load_student(trained))
-    elif not is_ready(config.teacher) or (config.teacher.head == "tune" and not head.exists()):
+    members = [
+        _member(root / ("teacher" if number == 1 else f"teacher-{number}"), teacher, config, data)
+        for number, teacher in enumerate((config.teacher, *config.teachers), start=1)
+    ]
+    found = [member for member in members if member is not None]
+    if len(found) < len(members):
         return None
-    else:
-        teacher = load_teacher(config.teacher, data)
-        if config.teacher.head == "tune":
-            tune_head(teacher, data, config.data, head)
+    teacher = found[0]
+    if len(found) > 1:
+        weights = [config.teacher.weight, *(more.weight for more in config.teachers)]
+        teacher = SeveralTeachers(found, weights, resolve(config.method).temperature)
     return teacher if teacher.count_classes((data.channels, *data.size)) == len(data.classes) else None
 
 
-def _check_fit(data: ImageData, card: Card, name: str) -> None:
-    """Refuse images that the network was not made for."""
-    if data.channels != card.channels:
-        raise DataError(
-            f"{name} has {data.channels} channels, {card.model} was trained on {card.channels}; convert them."
-        )
-    if data.size != card.size:
-        key = "resize" if isinstance(data.test, MemorySplit) else "image_size"
-        raise DataError(
-            f"{name} has images of {' x '.join(map(str, data.size))} px, {card.model} was trained on "
-            f"{' x '.join(map(str, card.size))}; scale them with data.{key}={card.size[0]}."
-        )
-    if data.classes != card.classes:
-        raise DataError(
-            f"{name} has other classes than {card.model}: {_listed(data.classes)} instead of {_listed(card.classes)}; "
-            "take images of the same classes, with the same names."
-        )
-
-
-def _listed(classes: tuple[str, ...]) -> str:
-    return f"{len(classes)} ({', '.join(classes[:3])}{', ...' if len(classes) > 3 else ''})"
-
-
-def _image_files(path: Path) -> list[Path]:
-    if path.is_file():
-        return [path]
-    if not path.is_dir():
-        raise DataError(f"image {path} does not exist; give image files, or folders of them.")
-    found = sorted(file for file in path.iterdir() if file.suffix.lower() in EXTENSIONS)
-    if not found:
-        raise DataError(f"folder {path} holds no image; known endings: {', '.join(sorted(EXTENSIONS))}.")
-    return found
+def _member(folder: Path, config: TeacherConfig, run: RunConfig, data: ImageData) -> FrozenTeacher | None:
+    trained, head = folder / "teacher.safetensors", folder / "head.safetensors"
+    if trained.exists():
+        return FrozenTeacher(load_student(trained))
+    if not is_ready(config) or (config.head == "tune" and not head.exists()):
+        return None
+    teacher = load_teacher(config, data)
+    if config.head == "tune":
+        tune_head(teacher, data, run.data, head)
+    return teacher

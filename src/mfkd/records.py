@@ -34,9 +34,12 @@ class RunRecord(BaseModel):
         metrics: everything measured on the last epoch's network: top1, top5, balanced, ece,
             agreement (per cent), loss, n, parameters, flops, latency_ms.
         seconds: wall time of training, without evaluation; `preparation_seconds` before it.
+        shared_seconds: spent once for all students of the run, before the first one: `preparation` of the
+            methods on the teacher, `cache` for the knowledge on disk (time of all processes together).
         steps: optimiser updates; `images` training images seen in them.
         images_per_second: over all training epochs.
         processes: how many took part.
+        compiled: networks that ran compiled: "student", "teacher".
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -55,10 +58,12 @@ class RunRecord(BaseModel):
     metrics: dict[str, float] = Field(default_factory=dict)
     seconds: float = 0.0
     preparation_seconds: float = 0.0
+    shared_seconds: dict[str, float] = Field(default_factory=dict)
     steps: int = 0
     images: int = 0
     images_per_second: float = 0.0
     processes: int = 1
+    compiled: list[str] = Field(default_factory=list)
     environment: dict[str, Any] = Field(default_factory=dict)
 
     def save(self, path: Path) -> None:

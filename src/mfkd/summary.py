@@ -32,7 +32,10 @@ def summarise(
         "student_alone": _group(alone),
         "student_distilled": _group(distilled),
         "gain": {**spread(gains), "ci95": interval(gains)},
-        "models": {"teacher": config.teacher.model, "student": config.student.model},
+        "models": {
+            "teacher": " + ".join(teacher.model for teacher in (config.teacher, *config.teachers)),
+            "student": config.student.model,
+        },
         "data": config.data.name,
         "method": distilled[0].method,
         "epochs": config.train.epochs,

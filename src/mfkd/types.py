@@ -24,12 +24,16 @@ class Batch:
         label: (B,) int64 class, or `UNLABELLED`.
         index: (B,) int64 row in the data source, stable across splits and fractions.
         target: (B, K) class weights where labels were mixed (mixup, cutmix), else None.
+        view: number of the augmented view, the same for all images; None for evaluation, and where it is not known.
+        host_index: `index` on the CPU, so that reading from disk need not wait for the GPU; None if not known.
     """
 
     image: Tensor
     label: Tensor
     index: Tensor
     target: Tensor | None = None
+    view: int | None = None
+    host_index: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.image)
@@ -44,12 +48,13 @@ class TapSpec:
         path: dotted path of the module, as in `named_modules`.
         channels: channels of the map.
         stride: input pixels per map cell; None for vectors and where it is not known.
-        side: read the module's `output`, or its (first) `input`.
+        side: read the module's `output`, or its `input`.
         activated: True after the activation, False before it (names ending in `.pre`).
         layout: how the module's tensor is laid out: "nchw", "nhwc", "tokens" (B, N, C) or "vector".
         prefix_tokens: class and register tokens in front of a "tokens" tensor, dropped on reading.
         grid: (h, w) of a "tokens" tensor; None stands for a square.
         shape: (C, H, W) or (C,) without the batch, once measured by `taps.probe`.
+        item: which tensor, where the module gives or gets several.
     """
 
     name: str
@@ -62,6 +67,7 @@ class TapSpec:
     prefix_tokens: int = 0
     grid: tuple[int, int] | None = None
     shape: tuple[int, ...] | None = None
+    item: int = 0
 
 
 @dataclass(frozen=True, slots=True)

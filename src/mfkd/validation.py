@@ -1,6 +1,6 @@
 """Checks of raw options against a frozen model; the first fault becomes one readable line."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import yaml
@@ -46,7 +46,8 @@ class Frozen(BaseModel):
     def _no_switch_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
         """Python counts True as 1; `epochs: yes` is a slip."""
         annotation = cls.model_fields[info.field_name or ""].annotation
-        if isinstance(value, bool) and bool not in (annotation, *get_args(annotation)):
+        allowed = (annotation, *get_args(annotation))
+        if isinstance(value, bool) and bool not in allowed and not any(value is one for one in allowed):
             raise PydanticCustomError("switch", "expected something else than true or false")
         return value
 
@@ -83,6 +84,15 @@ def config_error(model: type[BaseModel], error: ValidationError, prefix: str = "
     return ConfigError(f"{dotted}: got {first['input']!r}, {message}{_about(model, path)}.")
 
 
+def differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Where two nested mappings differ: dotted key, old and new value; None stands for a missing key."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in [*new, *(key for key in old if key not in new)]:
+            yield from differences(old.get(key), new.get(key), f"{path}.{key}" if path else key)
+    elif old != new:
+        yield path, old, new
+
+
 def describe(model: type[BaseModel], prefix: str = "") -> list[tuple[str, str, str]]:
     """Every key of `model` in the order of its fields, those of nested models in their place.
 
@@ -98,7 +108,9 @@ def describe(model: type[BaseModel], prefix: str = "") -> list[tuple[str, str, s
         default = field.get_default(call_default_factory=True)
         written = yaml.safe_dump(default, default_flow_style=True, width=1000)
         choices = get_args(kind) if get_origin(kind) is Literal else ()
-        meaning = ": ".join(part for part in (", ".join(choices), field.description) if part)
+        meaning = ": ".join(
+            part for part in (", ".join(str(one).lower() for one in choices), field.description) if part
+        )
         rows.append((prefix + name, written.removesuffix("...\n").strip(), meaning))
     return rows
 

@@ -117,8 +117,10 @@ def test_models_are_listed_with_their_size(mfkd):
 def test_methods_are_listed_and_explained(mfkd):
     assert [row["method"] for row in json.loads(mfkd("methods", "--json").stdout)] == list(METHODS)
     text = mfkd("methods").stdout
-    assert "https://arxiv.org/abs/1503.02531" in text
+    assert "Hinton et al., 2015" in text
     assert "method=none stands for plain training, without a teacher." in text
+    assert "https://arxiv.org/abs/1503.02531" in mfkd("methods", "kd").stdout
+    assert json.loads(mfkd("methods", "kd", "--json").stdout)["needs"] == ["logits"]
     assert rows(mfkd("methods", "kd").stdout)["temperature"] == ["4.0", "T that softens both distributions"]
 
 

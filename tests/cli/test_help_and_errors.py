@@ -10,7 +10,10 @@ import pytest
 from mfkd.cli import app, main
 from mfkd.train.interrupt import Interrupted
 
-COMMANDS = ("run", "train", "distill", "evaluate", "predict", "models", "methods", "taps")
+COMMANDS = (
+    "run", "train", "distill", "evaluate", "export", "predict", "latency", "bench", "compare",
+    "sweep", "profile", "models", "methods", "taps",
+)  # fmt: skip
 
 
 def shell(*words, **options):
@@ -95,11 +98,21 @@ REFUSED = [
     (["run", "train.batch_size=9999"], "train.batch_size=9999 is larger than the 1347 training images;"),
     (["run", "--dry-run", "data.name=folder:none"], "folder none does not exist;"),
     (["evaluate", "none"], "none does not exist; give a run folder such as runs/digits."),
-    (["evaluate", "."], ". holds no student.safetensors or teacher.safetensors; is the run finished?"),
+    (
+        ["evaluate", "."],
+        ". holds no student.safetensors, teacher.safetensors or model.safetensors; is the run finished?",
+    ),
     (["evaluate", ".", "--split", "train"], "unknown split 'train'; known: test, val."),
     (["predict", "none.png", "-m", "."], "image none.png does not exist; give image files, or folders of them."),
     (["predict", ".", "-m", "."], "folder . holds no image; known endings: .bmp, .gif,"),
-    (["methods", "mfk"], "unknown method 'mfk'; did you mean mfkd?"),
+    (["methods", "mfk"], "unknown method 'mfk'; did you mean mfkd"),
+    (["bench", "bench-digit"], "unknown plan 'bench-digit'; did you mean bench-digits?"),
+    (["bench", "a/b.yaml"], "plan a/b.yaml does not exist; shipped ones: ablation-cifar100, bench-digits,"),
+    (["bench", "bench-digits", "seds=[0]"], "base: unknown key 'seds'; did you mean seeds?"),
+    (["bench", "bench-digits", "--only", "kdd"], "unknown method 'kdd'; did you mean kd"),
+    (["compare", "nowhere"], "nowhere does not exist; give run folders, benches or record files."),
+    (["sweep", "weight=8..1"], "sweep: 'weight=8..1' is no range that rises, for example weight=1..8."),
+    (["sweep"], "sweep: nothing to search; name ranges or choices such as weight=1..8 or kd.temperature=[2,4]."),
     (["taps", "resnet8", "--input", "3x3"], "--input: got '3x3', expected channels x height x width, for"),
 ]
 

@@ -4,8 +4,9 @@ import torch
 from PIL import Image
 
 from mfkd.data import load_image
-from mfkd.data.decode import normalise, read_image, resize, to_tensor
+from mfkd.data.decode import normalise, resize, to_tensor
 from mfkd.errors import DataError
+from mfkd.pictures import read_image
 
 HALF = {"mean": (0.5,) * 3, "std": (0.25,) * 3}
 

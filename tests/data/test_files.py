@@ -67,6 +67,18 @@ def test_workers_ranks_and_restarts_change_nothing(root):
     assert torch.equal(torch.cat([ranks[0][1].image, ranks[1][1].image]), first[1].image)
 
 
+def test_operations_are_the_same_in_any_worker(root):
+    augment = AugmentConfig(view_seed=3, auto="randaugment", jitter=0.2, erasing=0.5)
+    first, view = (pixels(loader(root, augment).epoch(number)) for number in (1, 2))
+    parallel = loader(root, augment, workers=2, batch_size=3)
+    second = pixels(parallel.epoch(1))
+    assert len(first) == 12
+    assert all(torch.equal(image, second[row]) for row, image in first.items())
+    assert not any(torch.equal(image, view[row]) for row, image in first.items())
+    plain = pixels(loader(root, AugmentConfig(view_seed=3)).epoch(1))
+    assert not any(torch.equal(image, plain[row]) for row, image in first.items())
+
+
 def test_reading_draws_nothing_from_the_global_generator(root):
     before = torch.get_rng_state()
     list(loader(root).epoch(0))
@@ -107,6 +119,19 @@ def test_an_image_that_breaks_later_is_named(root, tmp_path, workers):
         list(eval_loader(split, data, config, batch_size=8, device="cpu"))
     assert str(error.value).startswith(f"{broken} cannot be read as an image (")
     assert "\n" not in str(error.value)
+
+
+def test_evaluation_is_timms_own(root):
+    from timm.data import create_transform
+
+    config, data = setup(root, crop=0.9, interpolation="bicubic", mean=(0.5,) * 3, std=(0.25,) * 3)
+    (batch,) = eval_loader(data.test, data, config, batch_size=8, device="cpu")
+    timms = create_transform(24, crop_pct=0.9, interpolation="bicubic", mean=(0.5,) * 3, std=(0.25,) * 3)
+    for image, path in zip(batch.image, data.test.paths, strict=True):
+        with Image.open(path) as file:
+            assert torch.allclose(image, timms(file), atol=1e-6)
+        alone = load_image(path, 3, data.size, data.mean, data.std, data.resize, data.interpolation)
+        assert torch.equal(image, alone)
 
 
 def test_refuses_padding_for_large_images(root):

@@ -183,3 +183,25 @@ def test_offline_says_how_to_get_the_data(monkeypatch, tmp_path):
         f"data set cifar10 is not in {tmp_path} and cannot be downloaded (<urlopen error [Errno -2] Name or service "
         f"not known>); put torchvision's files there (data.root), go online once, or use data.name=parquet:PATH."
     )
+
+
+def test_figures_of_the_validation_images_leave_the_test_images_out():
+    held = load_data(DataConfig(val_fraction=0.2))
+    chosen = load_data(DataConfig(val_fraction=0.2, evaluate="val"))
+    assert chosen.test.rows.tolist() == held.val.rows.tolist()
+    assert chosen.val is None
+    assert chosen.train.rows.tolist() == held.train.rows.tolist()
+
+
+def test_figures_of_validation_images_need_some():
+    with pytest.raises(ConfigError) as caught:
+        load_data(DataConfig(evaluate="val"))
+    assert str(caught.value) == (
+        "data.evaluate=val needs validation images, and there are none; "
+        "hold some out with data.val_fraction, such as 0.1."
+    )
+
+
+def test_folders_from_before_there_was_a_choice_of_split_go_on():
+    assert "evaluate" not in DataConfig().model_dump(mode="json")  # so the hash of their settings is what it was
+    assert DataConfig(evaluate="val").model_dump(mode="json")["evaluate"] == "val"

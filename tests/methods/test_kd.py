@@ -1,3 +1,6 @@
+import math
+import statistics
+
 import pytest
 import torch
 
@@ -29,6 +32,19 @@ def test_the_class_uses_its_temperature_and_needs_logits_only(make_context, make
     terms = method(student, Knowledge(teacher.logits), batch)
     assert list(terms) == ["kd"]
     assert terms["kd"] == soft_target_loss(student.logits, teacher.logits, 2.0)
+
+
+def test_logit_std_agrees_with_loops(make_context, make_inputs):
+    student, teacher, batch = make_inputs(dtype=torch.float64)
+    total = 0.0
+    for own, other in zip(student.logits.tolist(), teacher.logits.tolist(), strict=True):
+        rows = [[(v - statistics.mean(row)) / statistics.stdev(row) for v in row] for row in (own, other)]
+        exp = [[math.exp(v / 2) for v in row] for row in rows]
+        q, p = ([v / sum(row) for v in row] for row in exp)
+        total += 4 * sum(a * math.log(a / b) for a, b in zip(p, q, strict=True))
+    method = KD(KDConfig(logit_std=True, temperature=2.0), make_context())
+    value = method(student, Knowledge(teacher.logits), batch)["kd"]
+    assert value.item() == pytest.approx(total / len(batch), rel=1e-5)
 
 
 def test_refusals(make_context, make_inputs):

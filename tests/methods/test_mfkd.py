@@ -9,7 +9,7 @@ from mfkd.errors import ShapeError, TrainingError, UnknownNameError
 from mfkd.functional.distance import map_distance
 from mfkd.functional.kl import soft_target_loss
 from mfkd.methods.mfkd import FUSED, MFKD, MFKDConfig, mfkd_loss
-from mfkd.types import Knowledge
+from mfkd.types import Knowledge, Outputs
 
 KINDS = ["attention", "concat", "topdown", "static"]
 
@@ -88,7 +88,7 @@ def test_calibration_loss_by_its_definition(make_context, make_inputs):
     _, teacher, batch = make_inputs()
     method = MFKD(MFKDConfig(calibration_temperature=2.0, calibration_epochs=3, calibration_lr=0.02), make_context())
     stage = method.preparation()
-    assert (stage.epochs, stage.lr, stage.logits, stage.needs_student) == (3, 0.02, True, False)
+    assert (stage.epochs, stage.lr, stage.logits, stage.trains_student) == (3, 0.02, True, False)
     assert {id(p) for p in stage.parameters} == {id(p) for p in method.teacher_side.parameters()}
     batch = replace(batch, label=torch.tensor([0, -1, 2, -1]))
     scores = method.teacher_side.classify(method.teacher_side.fusion(list(teacher.taps.values())))
@@ -170,14 +170,25 @@ def test_weights_depend_on_the_contexts_seed_alone(make_context):
     assert not torch.equal(weights(1, 0), weights(2, 0))
 
 
-def test_autocast_and_half_precision_maps_are_fused_in_float32(make_context, make_inputs):
+def test_half_precision_maps_are_fused_in_their_precision_and_given_in_float32(make_context, make_inputs):
     _, teacher, _ = make_inputs()
     method = calibrated(make_context())
     halved = {name: tap.bfloat16() for name, tap in teacher.taps.items()}
     with torch.autocast("cpu", torch.bfloat16):
         fused = method.knowledge(halved)[FUSED]
     assert fused.dtype == torch.float32
-    assert torch.equal(fused, method.knowledge({name: tap.float() for name, tap in halved.items()})[FUSED])
+    exact = method.knowledge({name: tap.float() for name, tap in halved.items()})[FUSED]
+    assert not torch.equal(fused, exact)
+    torch.testing.assert_close(fused, exact, rtol=0.05, atol=0.01 * float(exact.abs().max()))
+    inputs = make_inputs()[0]
+    halves = Outputs(inputs.logits, {name: tap.bfloat16() for name, tap in inputs.taps.items()})
+    widened = Outputs(inputs.logits, {name: tap.float() for name, tap in halves.taps.items()})
+    known = Knowledge(None, {FUSED: exact})
+    batch = make_inputs()[2]
+    half, whole = (method(one, known, batch)["mfkd"] for one in (halves, widened))
+    assert half.dtype == torch.float32
+    assert half != whole
+    torch.testing.assert_close(half, whole, rtol=0.05, atol=0.01)
 
 
 def test_refusals(make_context, make_inputs):

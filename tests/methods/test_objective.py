@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from mfkd.errors import ConfigError, ShapeError, TrainingError
 from mfkd.methods import build, resolve
 from mfkd.methods.base import Method, MethodConfig
+from mfkd.methods.kd import KDConfig
 from mfkd.methods.objective import Objective
 from mfkd.types import Knowledge, Needs
 
@@ -70,7 +71,7 @@ def test_description_is_what_a_recipe_would_hold(make_context):
     chosen = {"ce": {"weight": 0.1}, "kd": {"weight": 0.9}}
     objective = build(resolve(chosen), make_context())
     described = objective.describe()
-    assert described == {"ce": {"weight": 0.1}, "kd": {"weight": 0.9, "warmup": 0.0, "temperature": 4.0}}
+    assert described == {"ce": {"weight": 0.1}, "kd": KDConfig(weight=0.9).model_dump()}
     assert build(resolve(described), make_context()).describe() == described
     assert Objective({}).describe() == {}
 

@@ -44,17 +44,31 @@ def test_a_pretrained_head_of_other_classes_is_replaced(monkeypatch: pytest.Monk
 
 def test_a_pretrained_network_tells_the_statistics_of_its_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     from torchvision import models
+    from torchvision.transforms import InterpolationMode
 
     asked = []
 
     class Stored:
         def transforms(self) -> object:
-            return SimpleNamespace(mean=[0.1, 0.2, 0.3], std=[0.4, 0.5, 0.6])
+            return SimpleNamespace(
+                mean=[0.1, 0.2, 0.3],
+                std=[0.4, 0.5, 0.6],
+                crop_size=[24],
+                resize_size=[32],
+                interpolation=InterpolationMode.BICUBIC,
+            )
 
     weights = SimpleNamespace(verify=lambda name: (asked.append(name), Stored())[1])
     monkeypatch.setattr(models, "get_model_weights", lambda name: weights)
     monkeypatch.setattr(models, "get_model", lambda name, **_: nn.Sequential(nn.Linear(2, 3)))
-    told = {"mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6)}
+    told = {
+        "mean": (0.1, 0.2, 0.3),
+        "std": (0.4, 0.5, 0.6),
+        "input_size": (3, 24, 24),
+        "crop_pct": 0.75,
+        "interpolation": "bicubic",
+        "num_classes": 3,
+    }
     assert build_model("torchvision/resnet18", None, pretrained=True).pretrained_cfg == told
     assert not hasattr(build_model("torchvision/resnet18", None), "pretrained_cfg")
     assert asked == ["DEFAULT"]
@@ -97,7 +111,7 @@ def test_unreachable_weights_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timm, "create_model", offline)
     with pytest.raises(
         CheckpointError,
-        match=r"^pretrained weights of timm/resnet18 cannot be fetched \(ConnectionError\); connect to the network",
+        match=r"^pretrained weights of timm/resnet18 cannot be fetched \(ConnectionError\); check the name and the co",
     ):
         build_model("timm/resnet18", pretrained=True)
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mfkd.errors import ConfigError, UnknownNameError
-from mfkd.models import build_model
+from mfkd.models import build_model, local_files
 
 CODE = """
 from torch import nn
@@ -109,7 +109,7 @@ def test_a_users_weights_load(file: str, tmp_path: Path) -> None:
             "{name} needs further arguments: num_classes, depth, width; give them as options of the network.",
         ),
         ("Net", {"depth": 3}, "{name} does not take depth; accepted: in_channels, num_classes, width."),
-        ("plain", {}, "{name} does not take num_classes; accepted: depth."),
+        ("plain", {}, "{name} does not take num_classes; accepted: depth. A factory must take the number of classes."),
         ("number", {}, "{name} returned int, expected a torch.nn.Module; return the network."),
         (
             "net",
@@ -145,13 +145,74 @@ def test_a_missing_file_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("code", "told"),
     [
-        ("import nowhere", "ModuleNotFoundError: No module named 'nowhere'"),
-        ("open('absent')", "FileNotFoundError: [Errno 2] No such file or directory: 'absent'"),
-        ("1 / 0", "ZeroDivisionError: division by zero"),
+        ("import nowhere", "ModuleNotFoundError: No module named 'nowhere', nets.py line 1); correct it."),
+        (
+            "open('absent')",
+            "FileNotFoundError: [Errno 2] No such file or directory: 'absent', nets.py line 1); correct it.",
+        ),
+        ("\n1 / 0", "ZeroDivisionError: division by zero, nets.py line 2); correct it."),
+        ("def build(:\n    pass", "SyntaxError: invalid syntax (nets.py, line 1)); correct it."),
+        (
+            "import sys\nsys.exit('usage: train')",
+            "SystemExit: usage: train, nets.py line 2); correct it or put what it runs under "
+            "if __name__ == '__main__'.",
+        ),
     ],
 )
 def test_code_that_fails_is_told(code: str, told: str, tmp_path: Path) -> None:
     path = write(tmp_path / "a", code=code)
     with pytest.raises(ConfigError) as caught:
         build_model(f"{path}:build")
-    assert str(caught.value) == f"{path} fails when it is imported ({told}); correct it."
+    assert str(caught.value) == f"{path} fails when it is imported ({told}"
+
+
+def test_a_factory_that_fails_is_told_with_its_line(tmp_path: Path) -> None:
+    code = "from torch import nn\n\ndef build(num_classes, width=3):\n    return nn.Linear(width, num_classes)\n"
+    name = f"{write(tmp_path / 'a', code=code)}:build"
+    with pytest.raises(ConfigError) as caught:
+        build_model(name, width="wide")
+    assert str(caught.value).startswith(f"{name} fails when it is called (TypeError: ")
+    assert str(caught.value).endswith(", nets.py line 4); correct it, or the options of the network.")
+
+
+def test_a_refusal_inside_a_factory_is_passed_on(tmp_path: Path) -> None:
+    code = "from mfkd import build_model\n\ndef build(num_classes):\n    return build_model('resnt8', num_classes)\n"
+    with pytest.raises(UnknownNameError, match=r"^unknown model 'resnt8'; did you mean resnet8"):
+        build_model(f"{write(tmp_path / 'a', code=code)}:build")
+
+
+def test_a_file_that_seeds_itself_leaves_the_seed_of_the_run(tmp_path: Path) -> None:
+    name = f"{write(tmp_path / 'a', code=f'import torch{chr(10)}torch.manual_seed(7){chr(10)}{CODE}')}:Net"
+    weights = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        weights.append(build_model(name, num_classes=5).fc.weight)
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+@pytest.mark.parametrize("source", ["", ".relative", "a b", "path/to/net"])
+def test_what_is_no_module_is_told(source: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        build_model(f"{source}:build")
+    assert str(caught.value) == (
+        f"{source!r} is no module; name one as package.module:factory, or a file as net.py:factory."
+    )
+
+
+def test_a_factory_without_a_signature_is_told() -> None:
+    with pytest.raises(ConfigError, match=r"^builtins:dict does not tell its arguments; name a function or class"):
+        build_model("builtins:dict")
+
+
+def test_the_files_behind_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for file in ("net.py", "homemade/one.py", "folder/model.safetensors", "folder/config.json"):
+        Path(file).parent.mkdir(exist_ok=True)
+        Path(file).touch()
+    assert local_files(f"{tmp_path}/net.py:build") == (tmp_path / "net.py",)
+    assert local_files("homemade.one:build") == (Path("homemade/one.py"),)
+    assert local_files("timm/local-dir:folder") == (Path("folder/config.json"), Path("folder/model.safetensors"))
+    assert local_files("local-dir:folder") == local_files("timm/local-dir:folder")
+    for name in ("resnet8", "timm/resnet18", "torch.nn:Linear", "hf-hub:a/b", "local-dir:absent", ""):
+        assert local_files(name) == ()

@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from mfkd.errors import ShapeError
-from mfkd.nn.align import Align, Standardise, enlarge, shrink
+from mfkd.nn.align import Align, Standardise, enlarge, shrink, to_smaller
 
 
 def test_shrink_averages_and_leaves_smaller_sides():
@@ -17,6 +17,20 @@ def test_enlarge_interpolates():
     maps = torch.tensor([[[[0.0, 4.0]]]])
     assert enlarge(maps, (1, 4)).flatten().tolist() == [0, 1, 3, 4]
     assert enlarge(maps, (1, 2)) is maps
+
+
+def test_to_smaller_takes_the_smaller_height_and_the_smaller_width():
+    first, second = torch.arange(8.0).reshape(1, 1, 4, 2), torch.arange(8.0).reshape(1, 1, 2, 4)
+    pooled = to_smaller("it", first, second)
+    assert pooled[0].flatten().tolist() == [1, 2, 5, 6]
+    assert pooled[1].flatten().tolist() == [0.5, 2.5, 4.5, 6.5]
+    assert to_smaller("it", first, first[:, :, :2])[1].shape == (1, 1, 2, 2)
+
+
+@pytest.mark.parametrize("other", [(3, 1, 2, 2), (2, 4)])
+def test_to_smaller_refuses_what_is_not_one_batch_of_maps(other):
+    with pytest.raises(ShapeError, match=r"it needs two maps \(B, C, H, W\) of one batch, got \(2, 1, 2, 2\) and"):
+        to_smaller("it", torch.zeros(2, 1, 2, 2), torch.zeros(other))
 
 
 def test_align_pools_before_and_interpolates_after_the_convolution():

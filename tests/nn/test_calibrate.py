@@ -65,7 +65,7 @@ def test_a_state_from_before_the_calibration_takes_readiness_away():
 def test_a_buffer_broadcast_in_place_is_seen():
     side = build()
     assert not side.ready
-    side.calibrated.fill_(1)
+    side.done.fill_(1)
     assert side.ready
 
 

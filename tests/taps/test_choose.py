@@ -77,7 +77,7 @@ def test_torchvision_resnet() -> None:
     }
 
 
-def test_timm_resnet_goes_by_its_feature_info() -> None:
+def test_timm_resnet_goes_by_its_own_maps() -> None:
     model = build_model("timm/resnet18", num_classes=4)
     taps = table(model)
     assert [taps[f"stage{n}"][0] for n in range(1, 6)] == ["act1", "layer1", "layer2", "layer3", "layer4"]
@@ -87,9 +87,9 @@ def test_timm_resnet_goes_by_its_feature_info() -> None:
         "act1",
         (64, 32, 32),
         "output",
-        "feature_info of timm, 32 x 32",
+        "last own map at 32 x 32",
     )
-    del model.feature_info
+    model.forward_intermediates = None  # then as any other network
     assert [table(model)[f"stage{n}"][0] for n in range(1, 6)] == ["act1", "layer1", "layer2", "layer3", "layer4"]
 
 

@@ -5,6 +5,7 @@ import torch
 
 from mfkd.models import MODELS, build_model
 from mfkd.taps import find_taps, read
+from mfkd.types import TapSpec
 
 SHAPES = {
     "resnet20": {
@@ -97,20 +98,17 @@ def test_taps_are_on_their_side_of_the_activation(name: str) -> None:
             assert taps[tap].min() == 0
         if tap.endswith(".pre"):
             assert taps[tap].min() < 0
-            if not name.startswith("wrn"):  # there a BatchNorm stands between the sum and its activation
-                assert torch.equal(taps[tap].relu(), taps[tap.removesuffix(".pre")])
+            assert torch.equal(taps[tap].relu(), taps[tap.removesuffix(".pre")])
 
 
 def test_wrn_stages_are_the_normalised_activated_sums() -> None:
     torch.manual_seed(0)
     model = build_model("wrn_16_1", num_classes=4).eval()
-    taps = read(model, torch.randn(2, 3, 32, 32), model.tap_points).taps
-    for tap, norm in (
-        ("stage1", model.block2.layer[0].bn1),
-        ("stage2", model.block3.layer[0].bn1),
-        ("stage3", model.bn1),
-    ):
-        torch.testing.assert_close(norm(taps[f"{tap}.pre"]).relu(), taps[tap])
+    sums = [TapSpec(f"sum{k}", f"block{k}", 16 * 2 ** (k - 1)) for k in (1, 2, 3)]
+    taps = read(model, torch.randn(2, 3, 32, 32), [*model.tap_points, *sums]).taps
+    for k, norm in enumerate((model.block2.layer[0].bn1, model.block3.layer[0].bn1, model.bn1), 1):
+        torch.testing.assert_close(norm(taps[f"sum{k}"]), taps[f"stage{k}.pre"])
+        torch.testing.assert_close(taps[f"stage{k}.pre"].relu(), taps[f"stage{k}"])
 
 
 @pytest.mark.parametrize("name", SHAPES)

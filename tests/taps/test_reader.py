@@ -198,3 +198,26 @@ def test_the_example_of_the_reader_runs() -> None:
     import doctest
 
     assert doctest.testmod(mfkd.taps.reader) == doctest.TestResults(failed=0, attempted=5)
+
+
+def test_one_of_several_tensors() -> None:
+    class Several(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.fc = Split(), nn.Linear(3, 2)
+
+        def forward(self, image: Tensor) -> Tensor:
+            given = self.body(image)
+            return self.fc(given["rest"][1].mean((2, 3)))
+
+    class Split(nn.Module):
+        def forward(self, x: Tensor) -> dict[str, Any]:
+            return {"first": x, "none": None, "rest": [2 * x, 3 * x]}
+
+    image = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    specs = [TapSpec(str(item), "body", 3, item=item) for item in range(3)]
+    taps = read(Several(), image, specs).taps
+    for item in range(3):
+        assert torch.equal(taps[str(item)], (item + 1) * image)
+    with pytest.raises(ShapeError, match=r"^tap 'x' reads the output of 'body' as layout 'nchw', got dict; declare"):
+        read(Several(), image, [TapSpec("x", "body", 3, item=3)])

@@ -76,21 +76,6 @@ def test_resizes_its_own_input():
     assert FrozenTeacher(Echo()).input_shape((3, 8, 4)) == (3, 8, 4)
 
 
-def test_classifier_lets_gradients_through_to_its_input():
-    teacher = FrozenTeacher(build_model("resnet8", num_classes=5))
-    features = torch.randn(2, 64, requires_grad=True)
-    teacher.classifier(features).sum().backward()
-    assert features.grad.abs().sum() > 0
-    assert teacher.network.fc.weight.grad is None
-    spec = next(spec for spec in teacher.network.tap_points if spec.name == "penultimate")
-    outputs = teacher(torch.randn(2, 3, 16, 16), [spec])
-    assert torch.allclose(teacher.classifier(outputs.taps["penultimate"]), outputs.logits)
-
-
-def test_a_network_that_declares_no_classifier_has_none():
-    assert FrozenTeacher(Echo()).classifier is None
-
-
 def test_classes_are_counted_on_the_networks_own_size():
     assert FrozenTeacher(build_model("resnet8", num_classes=5)).count_classes((3, 16, 16)) == 5
     assert FrozenTeacher(Echo(), image_size=2).count_classes((3, 16, 16)) == 12

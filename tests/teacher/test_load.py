@@ -1,5 +1,7 @@
 """A teacher from the recipe: whose classes, whose statistics."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -86,6 +88,54 @@ def test_a_pretrained_torchvision_teacher_gets_images_normalised_as_its_weights_
     found = teacher.logits((raw - 0.5) / 0.5)
     assert torch.allclose(found, teacher.network((raw - mean) / std), atol=1e-4)
     assert not torch.allclose(found, teacher.network((raw - 0.5) / 0.5), atol=1e-2)
+
+
+def test_the_teacher_of_a_file_that_holds_two_networks_is_taken(tmp_path, data):
+    torch.manual_seed(0)
+    networks = {part: build_model("resnet8", num_classes=7, in_channels=1) for part in ("student", "teacher")}
+    state = {f"module.{part}.{key}": t for part, net in networks.items() for key, t in net.state_dict().items()}
+    torch.save({"model": state}, tmp_path / "latest")
+    teacher = load_teacher(TeacherConfig(model="resnet8", weights=str(tmp_path / "latest")), data)
+    assert torch.equal(teacher.network.fc.weight, networks["teacher"].fc.weight)
+    assert teacher.count_classes((1, 8, 8)) == 7
+
+
+def test_a_published_file_is_read_once(tmp_path, data, monkeypatch):
+    torch.save({"model": build_model("resnet8", num_classes=7, in_channels=1).state_dict()}, tmp_path / "t.pth")
+    read, times = torch.load, []
+    monkeypatch.setattr(torch, "load", lambda path, **options: (times.append(path), read(path, **options))[1])
+    load_teacher(TeacherConfig(model="resnet8", weights=str(tmp_path / "t.pth")), data)
+    assert times == [tmp_path / "t.pth"]
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"mean": ["bright"]}', '{"classes": 3}', '{"std": 0.5}'])
+def test_a_damaged_description_is_refused(tmp_path, data, text):
+    path = tmp_path / "t.safetensors"
+    save_weights(path, build_model("resnet8", num_classes=10, in_channels=1).state_dict(), {"mfkd": text})
+    with pytest.raises(CheckpointError) as refusal:
+        load_teacher(TeacherConfig(model="resnet8", weights=str(path)), data)
+    assert str(refusal.value) == f"teacher weights {path}: their description cannot be read; export them again."
+
+
+def test_a_folder_of_timm_is_a_teacher_with_its_own_classes(tmp_path, data):
+    import timm
+    from timm.models import save_for_hf
+
+    network = timm.create_model("resnet10t", num_classes=5, stem_width=8)
+    save_for_hf(network, tmp_path / "t", model_config={"num_classes": 5}, safe_serialization=True)
+    config = TeacherConfig(model=f"local-dir:{tmp_path / 't'}", options={"pretrained": True})
+    split = MemorySplit(torch.zeros(2, 3, 32, 32, dtype=torch.uint8), torch.arange(2), torch.arange(2))
+    colour = replace(data, channels=3, size=(32, 32), mean=(0.5,) * 3, std=(0.5,) * 3, train=split, test=split)
+    teacher = load_teacher(config, colour)
+    assert teacher.count_classes((3, 32, 32)) == 5
+    assert torch.equal(teacher.network.fc.weight, network.fc.weight)
+    with pytest.raises(CheckpointError) as refusal:
+        load_teacher(config.model_copy(update={"classes": 7}), colour)
+    assert str(refusal.value) == (
+        f"teacher local-dir:{tmp_path / 't'} is pretrained on 5 classes, got teacher.classes=7; leave it out to use "
+        "the maps alone, or use teacher.head=tune to fit a new head."
+    )
+    assert load_teacher(config.model_copy(update={"classes": 7, "head": "tune"}), colour).network.num_classes == 7
 
 
 @pytest.mark.parametrize(

@@ -43,13 +43,14 @@ def lab(tmp_path):
     train, test = split(48, 1), split(21, 2)
     data = ImageData("made", names, 3, SHAPE[1:], *half, 1, True, train, None, test, len(train))
 
-    def job(place="run", seed=0, augment=None, kind="distilled", trackers=(), **training):
+    def job(place="run", seed=0, augment=None, kind="distilled", trackers=(), checkpoint=None, **training):
         defaults = {"epochs": 2, "batch_size": 8, "lr": 0.05, "schedule": "cosine"}
         config = RunConfig(
             out=str(tmp_path / place),
             train=defaults | training,
             augment=augment or {},
             log={"trackers": trackers},
+            checkpoint=checkpoint or {},
         )
         return Job(kind, tmp_path / place, config, config.train, seed)
 
@@ -64,7 +65,10 @@ def lab(tmp_path):
                 network(),
                 method,
                 input_shape=SHAPE,
+                num_samples=data.num_rows,
+                labels=data.train_labels(),
                 label_smoothing=job.training.label_smoothing,
+                epochs=job.training.epochs,
                 seed=job.seed,
             )
 

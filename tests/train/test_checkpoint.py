@@ -1,14 +1,21 @@
 import builtins
 import math
+import os
 import pickle
+import signal
 
 import pytest
 import torch
 from torch import nn
 
 from mfkd.distill import Distiller
-from mfkd.errors import CheckpointError, ConfigError, TrainingError
+from mfkd.errors import CheckpointError, ConfigError, MfkdError, TrainingError
 from mfkd.train import loop
+from mfkd.train.checkpoint import generations, load_checkpoint, load_newest, save_checkpoint
+from mfkd.train.interrupt import Interrupted
+from mfkd.train.job import State
+from mfkd.train.progress import Display
+from mfkd.train.snapshot import restored
 
 
 def equal(first, second):
@@ -17,7 +24,7 @@ def equal(first, second):
 
 def test_a_finished_training_is_not_run_again(lab, monkeypatch):
     first, network = lab.train(lab.job())
-    monkeypatch.setattr(loop._Fit, "_update", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(loop.Fit, "update", lambda *_: pytest.fail("trained again"))
     second, same = lab.train(lab.job())
     assert equal(network.state_dict(), same.state_dict())
     assert second.curves == first.curves
@@ -40,7 +47,7 @@ def test_a_nan_loss_stops_and_keeps_the_last_good_state(lab, monkeypatch):
     kept = []
     real = loop.save_checkpoint
     monkeypatch.setattr(
-        loop, "save_checkpoint", lambda path, state: (real(path, state), kept.append(path.read_bytes()))
+        loop, "save_checkpoint", lambda path, *rest: (real(path, *rest), kept.append(path.read_bytes()))
     )
     with pytest.raises(TrainingError) as caught:
         lab.train(job, network=lambda: Broken(lab.small(), good=8))  # in the second step of the second epoch
@@ -75,8 +82,8 @@ def test_weights_that_the_last_update_broke_are_not_saved(lab, monkeypatch):
 def test_preparation_runs_once_and_is_kept(lab, monkeypatch):
     job, calls = lab.job(), []
     real = Distiller.prepare
-    monkeypatch.setattr(Distiller, "prepare", lambda *args, **kwargs: (calls.append(1), real(*args, **kwargs)))
-    monkeypatch.setattr(loop._Fit, "_epoch", lambda self: (_ for _ in ()).throw(KeyError("before training")))
+    monkeypatch.setattr(Distiller, "prepare", lambda *args, **kwargs: calls.append(1) or real(*args, **kwargs))
+    monkeypatch.setattr(loop.Fit, "_epoch", lambda self: (_ for _ in ()).throw(KeyError("before training")))
     with pytest.raises(KeyError):
         lab.train(job, "mfkd")
     state = torch.load(job.checkpoint, weights_only=True)
@@ -91,8 +98,9 @@ def test_preparation_runs_once_and_is_kept(lab, monkeypatch):
 
 
 def test_a_damaged_checkpoint_is_refused(lab):
-    job = lab.job()
+    job = lab.job(checkpoint={"keep": 1})
     lab.train(job)
+    assert [path.name for path in job.checkpoint.parent.iterdir()] == ["last.pt"]
     job.checkpoint.write_bytes(job.checkpoint.read_bytes()[:1000])
     start = f"delete {job.checkpoint.parent} to start this training anew."
     for content, kind in ((job.checkpoint.read_bytes(), "RuntimeError"), (b"garbage", "UnpicklingError"),
@@ -195,3 +203,172 @@ def test_a_checkpoint_that_does_not_fit_is_told_in_one_line(lab, change, reason)
         f"checkpoint {job.checkpoint} does not belong to this training ({reason}); "
         f"delete {job.checkpoint.parent} to start anew."
     )
+
+
+def test_the_last_checkpoints_are_kept_in_order(tmp_path):
+    path = tmp_path / "last.pt"
+    for number in range(5):
+        save_checkpoint(path, {"number": number}, keep=3)
+    (tmp_path / "last-9.pt.damaged").touch()
+    (tmp_path / "least-1.pt").touch()
+    assert [(one.name, load_checkpoint(one)["number"]) for one in generations(path)] == [
+        ("last.pt", 4), ("last-1.pt", 3), ("last-2.pt", 2),
+    ]  # fmt: skip
+    save_checkpoint(path, {"number": 5}, keep=2)
+    assert [load_checkpoint(one)["number"] for one in generations(path)] == [5, 4]
+    save_checkpoint(path, {"number": 6})
+    assert [load_checkpoint(one)["number"] for one in generations(path)] == [6]
+
+
+@pytest.mark.parametrize("keep", [1, 2, 3])
+@pytest.mark.parametrize("failing", range(4))
+def test_a_checkpoint_that_cannot_be_put_in_place_costs_no_earlier_one(tmp_path, monkeypatch, keep, failing):
+    path = tmp_path / "last.pt"
+    for number in range(4):
+        save_checkpoint(path, {"number": number}, keep)
+    count, real = 0, os.replace
+
+    def replace(*args):
+        nonlocal count
+        count += 1
+        if count > failing:
+            raise OSError(28, "No space left on device")
+        real(*args)
+
+    monkeypatch.setattr(os, "replace", replace)
+    if failing < keep:
+        with pytest.raises(MfkdError) as caught:
+            save_checkpoint(path, {"number": 4}, keep)
+        assert str(caught.value) == (
+            f"cannot write {path}: No space left on device; free space or choose another folder with out=."
+        )
+    monkeypatch.undo()
+    assert load_newest(path, pytest.fail)["number"] == 3
+    save_checkpoint(path, {"number": 5}, keep)
+    assert load_newest(path, pytest.fail)["number"] == 5
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_any_changed_byte_is_seen_and_the_one_before_is_used(tmp_path):
+    path = tmp_path / "last.pt"
+    save_checkpoint(path, {"number": 1, "weights": torch.ones(50)}, keep=2)
+    save_checkpoint(path, {"number": 2, "weights": torch.ones(50)}, keep=2)
+    good = path.read_bytes()
+    for place in (*range(0, len(good) - 34, 37), len(good) - 1):
+        told = []
+        path.write_bytes(good[:place] + bytes([good[place] ^ 1]) + good[place + 1 :])
+        assert load_newest(path, told.append)["number"] == 1, place
+        assert told == [
+            f"checkpoint {path} is damaged (its checksum does not hold); going on from the one before, last-1.pt."
+        ]
+        assert not path.exists()  # so that the next one does not put it in the place of the good one
+        assert (tmp_path / "last.pt.damaged").exists()
+    path.write_bytes(good)
+    assert load_newest(path, pytest.fail)["number"] == 2
+
+
+def test_where_all_are_damaged_the_newest_is_told(tmp_path):
+    path = tmp_path / "last.pt"
+    assert load_newest(path, pytest.fail) is None
+    for _ in range(2):
+        save_checkpoint(path, {}, keep=2)
+    for one in generations(path):
+        one.write_bytes(one.read_bytes()[:100])
+    with pytest.raises(CheckpointError) as caught:
+        load_newest(path, pytest.fail)
+    start = f"delete {tmp_path} to start this training anew."
+    assert str(caught.value) == f"checkpoint {path} cannot be read (RuntimeError); {start}"
+    assert len(generations(path)) == 2
+
+
+def test_a_training_goes_on_from_the_checkpoint_before_a_damaged_one(lab, capsys):
+    whole, expected = lab.train(lab.job("whole", epochs=3))
+    job = lab.job(epochs=3)
+    lab.train(job)
+    job.checkpoint.write_bytes(b"garbage")
+    capsys.readouterr()
+    record, network = lab.train(job)
+    assert equal(expected.state_dict(), network.state_dict())
+    assert [row["loss"] for row in record.curves] == [row["loss"] for row in whole.curves]
+    told, trained = capsys.readouterr().err.splitlines()
+    assert told == (
+        f"student distilled, seed 0: checkpoint {job.checkpoint} cannot be read (UnpicklingError); "
+        "going on from the one before, last-1.pt."
+    )
+    assert "epoch 3/3" in trained
+
+
+@pytest.mark.parametrize("when", [{"every_steps": 4}, {"every_minutes": 1e-9}])
+def test_a_training_killed_within_an_epoch_goes_on_from_there(lab, monkeypatch, when):
+    whole, expected = lab.train(lab.job("whole"))
+    job, updates = lab.job(checkpoint=when), []
+    real = loop.Fit.update
+
+    def update(self, batches):
+        updates.append((self.state.epoch, self.state.step))
+        if len(updates) == 12:
+            raise KeyError("killed")
+        return real(self, batches)
+
+    monkeypatch.setattr(loop.Fit, "update", update)
+    with pytest.raises(KeyError):
+        lab.train(job)
+    done = load_checkpoint(job.checkpoint)["state"]
+    assert (done["epoch"], done["step"]) == ((1, 2) if "every_steps" in when else (1, 5))
+    before = len(updates)
+    record, network = lab.train(job)
+    assert updates[before:] == [(1, step) for step in range(done["step"], 6)]
+    assert equal(expected.state_dict(), network.state_dict())
+    for row, other in zip(record.curves, whole.curves, strict=True):
+        assert {**row, "seconds": 0} == {**other, "seconds": 0}
+
+
+def test_no_checkpoint_within_an_epoch_unless_asked_for(lab, monkeypatch):
+    saved = []
+    real = loop.save_checkpoint
+    monkeypatch.setattr(loop, "save_checkpoint", lambda path, state, keep: saved.append(state["state"]["step"]))
+    lab.train(lab.job(checkpoint={"every_minutes": None}))
+    lab.train(lab.job("other"))  # ten minutes
+    assert saved == [0] * 6
+    assert real is not loop.save_checkpoint
+
+
+def test_the_log_is_whole_where_a_kill_fell_between_checkpoint_and_log(lab, monkeypatch):
+    job, count = lab.job(), []
+    real = loop.Fit._log
+
+    def log(self):
+        count.append(1)
+        if len(count) == 2:
+            raise KeyError("killed")
+        real(self)
+
+    monkeypatch.setattr(loop.Fit, "_log", log)
+    with pytest.raises(KeyError):
+        lab.train(job)
+    assert len((job.folder / "log.csv").read_text().splitlines()) == 2
+    lab.train(job)
+    assert len((job.folder / "log.csv").read_text().splitlines()) == 3
+
+
+def test_the_sums_of_other_processes_go_to_the_first_where_their_number_changes(lab, monkeypatch):
+    job = lab.job()
+    monkeypatch.setattr(Display, "step", lambda self, _: signal.raise_signal(signal.SIGTERM))
+    with pytest.raises(Interrupted):
+        lab.train(job)
+    monkeypatch.undo()
+    saved = load_checkpoint(job.checkpoint)
+    own = saved["state"]["meter"]["sums"]
+    saved["others"] = [{name: 3 * value for name, value in own.items()}]
+    first, second = (restored(job, saved, lab.distiller(job), rank, 2) for rank in (0, 1))
+    assert first.meter.sums == own
+    assert second.meter.sums == saved["others"][0]
+    assert first.processes == [1, 2]
+    alone = restored(job, saved, lab.distiller(job), 0, 1)
+    assert alone.meter.sums == {name: 4 * value for name, value in own.items()}
+    parts = [restored(job, saved, lab.distiller(job), rank, 3) for rank in range(3)]
+    assert [part.meter.sums["loss"].item() for part in parts] == [pytest.approx(4 * own["loss"].item()), 0, 0]
+    save_checkpoint(job.checkpoint, saved)
+    monkeypatch.setattr("mfkd.train.snapshot.State", lambda **values: State(**{**values, "processes": [2]}))
+    record, _ = lab.train(job)
+    assert record.notes[-1] == ("Trained by 2, then 1 processes: not to the bit what an uninterrupted run gives.")

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mfkd.train import loop
-from mfkd.train.interrupt import Interrupt, Interrupted
+from mfkd.train.interrupt import CODES, Interrupt, Interrupted, stop_at_once
 from mfkd.train.progress import Display
 
 MFKD = {"mfkd": {"calibration_epochs": 2}, "kd": {"warmup": 0.5}}
@@ -13,15 +13,17 @@ VARIANTS = {
     "mfkd": (MFKD, {"clip": 1.0}, {}),
     "ema": ("kd", {"ema": 0.8, "optimizer": "adamw", "lr": 0.01}, {}),
     "mixed": ("kd", {"accumulate": 2, "label_smoothing": 0.1}, {"mixup": 0.4, "cutmix": 0.4}),
+    "crd": ({"crd": {"width": 8}}, {}, {}),
+    "a stage of the student": ({"ab": {"initial_share": 0.34}, "kd": {}}, {}, {}),
     "bf16": ("kd", {"precision": "bf16", "schedule": "onecycle"}, {}),
 }
 
 
 @pytest.fixture
 def press(monkeypatch):
-    """Ctrl-C right after the nth update of a training."""
+    """A signal right after the nth update of a training."""
 
-    def at(number):
+    def at(number, signum=signal.SIGINT):
         count = 0
         real = Display.step
 
@@ -30,7 +32,7 @@ def press(monkeypatch):
             count += 1
             real(self, images)
             if count == number:
-                signal.raise_signal(signal.SIGINT)
+                signal.raise_signal(signum)
 
         monkeypatch.setattr(Display, "step", step)
 
@@ -46,6 +48,7 @@ def rows(record):
 @pytest.mark.parametrize("number", [3, 8])
 def test_a_stopped_training_goes_on_bit_by_bit(lab, press, monkeypatch, variant, number):
     method, options, augment = VARIANTS[variant]
+    taken = int(variant == "a stage of the student")  # the first epoch belongs to it
     options = {"epochs": 3, "augment": augment, **options}
     whole, expected = lab.train(lab.job("whole", **options), method)
     press(number)
@@ -53,11 +56,11 @@ def test_a_stopped_training_goes_on_bit_by_bit(lab, press, monkeypatch, variant,
     with pytest.raises(Interrupted) as caught:
         lab.train(job, method)
     assert str(caught.value) == (
-        f"student distilled, seed 0: stopped in epoch {1 + number // 6} of 3; the same command goes on from here. "
-        f"Everything is in {job.folder}."
+        f"student distilled, seed 0: stopped in epoch {1 + taken + number // 6} of 3; "
+        f"the same command goes on from here. Everything is in {job.folder}."
     )
     stopped = torch.load(job.checkpoint, weights_only=True)["state"]
-    assert (stopped["epoch"], stopped["step"]) == divmod(number, 6)
+    assert (stopped["epoch"] - taken, stopped["step"]) == divmod(number, 6)
     monkeypatch.undo()
     torch.rand(3)
     record, network = lab.train(job, method)
@@ -76,7 +79,7 @@ def test_ctrl_c_in_the_last_epoch_is_heard_and_nothing_is_trained_again(lab, pre
     with pytest.raises(Interrupted, match="student distilled, seed 0: stopped at its end; the same command goes on"):
         lab.train(lab.job("parts"))
     monkeypatch.undo()
-    monkeypatch.setattr(loop._Fit, "_update", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(loop.Fit, "update", lambda *_: pytest.fail("trained again"))
     record, network = lab.train(lab.job("parts"))
     assert rows(record) == rows(whole)
     assert torch.equal(network[0].weight, expected[0].weight)
@@ -138,3 +141,42 @@ def test_the_second_ctrl_c_is_an_ordinary_one():
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     with Interrupt(active=False), pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
+
+
+def test_a_second_ctrl_c_of_torchrun_is_none():
+    with Interrupt(insist=False) as interrupt:
+        for _ in range(3):
+            signal.raise_signal(signal.SIGINT)
+    assert interrupt.pending
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 75)])
+def test_every_signal_stops_with_a_checkpoint_and_its_own_code(lab, press, monkeypatch, signum, code):
+    before = {number: signal.getsignal(number) for number in CODES}
+    press(3, signum)
+    with pytest.raises(Interrupted, match="stopped in epoch 1 of 2") as caught:
+        lab.train(lab.job())
+    assert caught.value.code == code
+    assert torch.load(lab.job().checkpoint, weights_only=True)["state"]["step"] == 3
+    assert {number: signal.getsignal(number) for number in CODES} == before
+
+
+def test_the_first_signal_counts_and_a_second_sigterm_is_patient():
+    with Interrupt() as interrupt:
+        for signum in (signal.SIGUSR1, signal.SIGTERM, signal.SIGTERM):
+            signal.raise_signal(signum)
+        assert (interrupt.pending, interrupt.signum) == (True, signal.SIGUSR1)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_outside_of_trainings_a_signal_ends_the_block():
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Interrupted, match="it goes on") as caught, stop_at_once("it goes on"):
+        with Interrupt() as interrupt:
+            signal.raise_signal(signal.SIGTERM)
+        assert interrupt.pending
+        signal.raise_signal(signal.SIGUSR1)
+        pytest.fail("went on")
+    assert caught.value.code == 75
+    assert signal.getsignal(signal.SIGTERM) == before

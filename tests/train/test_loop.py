@@ -230,7 +230,7 @@ def test_no_step_waits_for_the_device(lab, monkeypatch):
             lambda self, *args, real=real, name=name: (looks.append(name) if watching else None, real(self, *args))[1],
         )
     watching = False
-    real_update = loop._Fit._update
+    real_update = loop.Fit.update
 
     def update(self, batches):
         nonlocal watching
@@ -241,6 +241,6 @@ def test_no_step_waits_for_the_device(lab, monkeypatch):
         finally:
             watching = False
 
-    monkeypatch.setattr(loop._Fit, "_update", update)
+    monkeypatch.setattr(loop.Fit, "update", update)
     lab.train(lab.job(ema=0.9, clip=1.0), {"mfkd": {}, "kd": {}})
     assert looks == []

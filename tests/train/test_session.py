@@ -35,7 +35,7 @@ def test_lost_weights_are_written_again_from_the_checkpoint(lab, monkeypatch):
     weights = contents(job)
     job.weights.unlink()
     with monkeypatch.context() as patched:
-        patched.setattr(loop._Fit, "_update", lambda *_: pytest.fail("trained again"))
+        patched.setattr(loop.Fit, "update", lambda *_: pytest.fail("trained again"))
         again = train(lab, job)
     assert contents(job) == weights
     assert again.curves == first.curves

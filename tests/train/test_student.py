@@ -57,13 +57,25 @@ def test_a_card_from_before_the_side_was_kept_is_read_with_the_default_one(tmp_p
     assert read_card(path) == new
 
 
+def test_a_file_is_read_once(tmp_path, monkeypatch):
+    from mfkd.models import files
+
+    save_student(tmp_path / "student.safetensors", build_model("resnet8", num_classes=3), card())
+    read, times = files._read_safetensors, []
+    monkeypatch.setattr(files, "_read_safetensors", lambda path: (times.append(path), read(path))[1])
+    load_with_card(tmp_path)
+    assert times == [tmp_path / "student.safetensors"]
+    assert read_card(tmp_path / "student.safetensors") == card()
+    assert len(times) == 1
+
+
 def test_refusals(tmp_path):
     with pytest.raises(CheckpointError) as caught:
         load_student(tmp_path)
     assert str(caught.value) == (
-        f"{tmp_path} holds no student.safetensors or teacher.safetensors; is the run finished?"
+        f"{tmp_path} holds no student.safetensors, teacher.safetensors or model.safetensors; is the run finished?"
     )
-    with pytest.raises(CheckpointError, match=r"nowhere holds no student.safetensors or teacher"):
+    with pytest.raises(CheckpointError, match=r"nowhere holds no student.safetensors, teacher"):
         load_student(tmp_path / "nowhere")
     foreign = tmp_path / "foreign.safetensors"
     save_weights(foreign, build_model("resnet8", num_classes=3).state_dict(), {"format": "pt"})

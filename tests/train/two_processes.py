@@ -52,7 +52,7 @@ def train(folder, method, norm, **training):
     def prepare(*args, **kwargs):
         nonlocal prepared
         prepared += 1
-        real(*args, **kwargs)
+        return real(*args, **kwargs)
 
     distiller.prepare = prepare
     record, student = fit(job, distiller, data, start(job.training, job.config.log, folder))

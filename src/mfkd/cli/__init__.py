@@ -1,17 +1,35 @@
 """The command line: parse, call, print. One file a command; refusals are one line and exit code 2."""
 
+import errno
 import io
 import os
 import sys
 import time
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
-from mfkd.cli import evaluate, listing, predict, run, screen, steps
-from mfkd.cli.command import INTERRUPTED, Command, Group, examples, prose
+from mfkd.cli import (
+    bench,
+    cache,
+    compare,
+    evaluate,
+    export,
+    latency,
+    listing,
+    predict,
+    profile,
+    run,
+    screen,
+    steps,
+    sweep,
+)
+from mfkd.cli.command import Command, Group, examples, prose
 from mfkd.errors import MfkdError
+
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EIO)
+"""What a disk may answer; whatever else the system refuses is a fault of ours and keeps its traceback."""
 
 app = typer.Typer(
     name="mfkd",
@@ -36,13 +54,20 @@ COMMANDS: tuple[tuple[Callable[..., None], str | None], ...] = (
     (steps.train, steps.TRAIN_EXAMPLES),
     (steps.distill, steps.DISTILL_EXAMPLES),
     (evaluate.evaluate, evaluate.EXAMPLES),
+    (export.export, export.EXAMPLES),
     (predict.predict, predict.EXAMPLES),
+    (profile.profile, profile.EXAMPLES),
+    (bench.bench, bench.EXAMPLES),
+    (compare.compare, compare.EXAMPLES),
+    (sweep.sweep, sweep.EXAMPLES),
+    (latency.latency, latency.EXAMPLES),
     (listing.models, None),
     (listing.methods, listing.METHODS_EXAMPLES),
     (listing.taps, listing.TAPS_EXAMPLES),
 )
 for function, epilog in COMMANDS:
     app.command(function.__name__, cls=Command, help=prose(function.__doc__ or ""), epilog=epilog)(function)
+app.add_typer(cache.app)
 
 
 def _version(wanted: bool) -> None:
@@ -63,18 +88,27 @@ def _top(
 
 
 def main() -> None:
-    """Run the command line; `mfkd` and `python -m mfkd` end here."""
+    """Run the command line, as typer has it."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without ± is no reason to fail
     try:
         app()
     except MfkdError as error:
-        interrupted = type(error).__name__ == "Interrupted"
-        text = " ".join(str(error).split())
-        rank = os.environ.get("RANK", "0")
-        if rank != "0":
-            time.sleep(5)  # torchrun ends this process meanwhile, if the first one has told the same
-            text = f"process {rank}: {text}"
-        screen.complain(text if interrupted else f"error: {text}")
-        sys.exit(INTERRUPTED if interrupted else 2)
+        refuse(error)
+    except OSError as error:
+        if error.errno not in DISK:
+            raise
+        refuse(MfkdError(f"{error.filename or 'a file'}: {error.strerror}; free space or choose another folder."))
+
+
+def refuse(error: MfkdError) -> NoReturn:
+    """Tell an error in one line and end."""
+    code = getattr(error, "code", 2)  # of what a signal has stopped
+    text = " ".join(str(error).split())
+    rank = os.environ.get("RANK", "0")
+    if rank != "0":
+        time.sleep(5)  # torchrun ends this process meanwhile, if the first one has told the same
+        text = f"process {rank}: {text}"
+    screen.complain(f"error: {text}" if code == 2 else text)
+    sys.exit(code)

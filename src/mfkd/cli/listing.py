@@ -6,7 +6,7 @@ import typer
 
 from mfkd.cli import screen
 from mfkd.cli.command import examples
-from mfkd.cli.words import Json
+from mfkd.cli.words import Json, image_shape
 
 METHODS_EXAMPLES = examples(
     {
@@ -18,7 +18,8 @@ METHODS_EXAMPLES = examples(
 TAPS_EXAMPLES = examples(
     {
         "mfkd taps resnet20": "one of ours, small images",
-        "mfkd taps timm/resnet18 --input 3x224x224": "one of timm, large images",
+        "mfkd taps timm/resnet18": "one of timm, in its own size",
+        "mfkd taps timm/resnet18 --input 3x64x64": "in another size",
     }
 )
 
@@ -61,38 +62,72 @@ def methods(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """List the distillation methods, or the options of one."""
+    """List the distillation methods, or tell all about one."""
+    import yaml
+
     from mfkd.methods import PRESETS
-    from mfkd.methods.describe import options, overview
+    from mfkd.methods.describe import cite, details, overview
 
     if name is not None:
-        rows = options(name)
-        if as_json:
-            return screen.dump(rows)
-        screen.table(
-            f"Options of {name}", ["option", "default", "meaning"], [list(row.values()) for row in rows], left=3
-        )
-        first = rows[0]
-        return screen.tell(f"In a recipe: method: {{{name}: {{{first['option']}: {first['default']}}}}}")
+        found = details(name)
+        return screen.dump(found) if as_json else _method(found)
     rows = overview()
     if as_json:
         return screen.dump(rows)
     screen.table(
         "Methods",
-        ["method", "what it does, and its paper"],
-        [cells for row in rows for cells in ([row["method"], f"{row['idea']}\n{row['paper']}"], None)],
-        left=2,
+        ["method", "weight", "needs", "what it does, and its paper"],
+        [
+            cells
+            for row in rows
+            for cells in (
+                [row["method"], f"{row['weight']:g}", ",\n".join(row["needs"]), f"{row['idea']}\n{cite(row['paper'])}"],
+                None,
+            )
+        ],
+        left=4,
     )
     for preset, parts in PRESETS.items():
-        screen.tell(f"method={preset} stands for {' + '.join(parts) or 'plain training, without a teacher'}.")
-    return screen.tell("Options of one: mfkd methods NAME.")
+        written = yaml.safe_dump(parts, default_flow_style=True, sort_keys=False, width=1000).strip()
+        screen.tell(f"method={preset} stands for {written if parts else 'plain training, without a teacher'}.")
+    screen.tell("Weight and needs are those of the default options. A vector is what the classifier gets.")
+    return screen.tell("Options, deviations and the whole reference of one: mfkd methods NAME.")
+
+
+def _method(found: dict[str, Any]) -> None:
+    from mfkd.methods.describe import shown
+
+    name, options = found["method"], found["options"]
+    taps = {side: " ".join(found[f"{side}_taps"]) for side in ("student", "teacher")}
+    told = {
+        "paper": found["paper"],
+        "deviates": found["deviates"],
+        "needs": ", ".join(found["needs"]),
+        "taps": "; ".join(f"{side} {names}" for side, names in taps.items() if names),
+        "stage": f"trains {found['stage']} before the student learns" if found["stage"] else "",
+    }
+    screen.table(f"Method {name}", ["", found["idea"]], [[label, text] for label, text in told.items() if text], left=2)
+    screen.table(
+        f"Options of {name}",
+        ["option", "default", "meaning"],
+        [[row["option"], shown(row["default"]), row["meaning"]] for row in options],
+        left=3,
+    )
+    screen.tell(f"In a recipe: method: {{{name}: {{{options[0]['option']}: {options[0]['default']}}}}}")
 
 
 def taps(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A network, as in [cyan]student.model[/].")],
     input_shape: Annotated[
-        str, typer.Option("--input", metavar="CxHxW", help="Channels, height and width of an image.")
-    ] = "3x32x32",
+        str | None,
+        typer.Option(
+            "--input",
+            metavar="CxHxW",
+            help="Channels, height and width of an image; else what a network of timm or torchvision was made for, "
+            "3x32x32 for others.",
+            show_default=False,
+        ),
+    ] = None,
     num_classes: Annotated[int, typer.Option("--classes", min=2, metavar="N", help="Classes of the head.")] = 100,
     as_json: Json = False,
 ) -> None:
@@ -100,16 +135,15 @@ def taps(
 
     Front, middle and bottom are what the methods read unless they are told otherwise.
     """
-    from mfkd.errors import ConfigError
-
-    sides = input_shape.lower().split("x")
-    if len(sides) != 3 or not all(side.isdecimal() and int(side) > 0 for side in sides):
-        raise ConfigError(f"--input: got {input_shape!r}, expected channels x height x width, for example 3x32x32.")
-    channels, height, width = map(int, sides)
+    channels, height, width = image_shape(input_shape or "3x32x32")
     from mfkd.models import build_model
     from mfkd.taps import describe
 
-    found = describe(build_model(model, num_classes=num_classes, in_channels=channels), (channels, height, width))
+    network = build_model(model, num_classes=num_classes, in_channels=channels)
+    if input_shape is None:
+        usual = (3, 224, 224) if model.startswith("torchvision/") else (channels, height, width)
+        channels, height, width = getattr(network, "pretrained_cfg", {}).get("input_size", usual)
+    found = describe(network, (channels, height, width))
     if as_json:
         return screen.dump([{**row._asdict(), "shape": list(row.shape)} for row in found])
     return screen.table(

@@ -13,26 +13,41 @@ EXAMPLES = examples(
     {
         "mfkd predict cat.jpg --model runs/pets": "the five likeliest classes",
         "mfkd predict photos -m runs/pets --top 1": "every image of a folder",
+        "ls *.jpg | mfkd predict - -m runs/pets/export": "a list, by ONNX Runtime alone",
     }
 )
 
 
 def predict(
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Image files, or folders of them.")],
+    images: Annotated[
+        list[str], typer.Argument(metavar="IMAGE", help="Image files, folders of them, or - for a list on stdin.")
+    ],
     model: Annotated[
         Path,
-        typer.Option("--model", "-m", metavar="RUN", help="A run folder, or a weights file written by mfkd."),
+        typer.Option(
+            "--model", "-m", metavar="MODEL", help="A run folder, a weights file, an export folder or an ONNX file."
+        ),
     ],
     top: Annotated[int, typer.Option(min=1, metavar="N", help="How many classes to name.")] = 5,
     as_json: Json = False,
 ) -> None:
-    """Name the likeliest classes of images."""
-    from mfkd.handed import predict_images, weights_of
+    """Name the likeliest classes of images.
 
-    found = predict_images(images, model, top)
+    An export folder or an ONNX file is asked without PyTorch, and so answers in a fraction of a second.
+    """
+    from mfkd.export.classify import classify, graph_of, line, listed
+
+    wanted, file = listed(images), graph_of(model)
+    if file is not None:
+        found = classify(wanted, file, top)
+    else:
+        from mfkd.export.opened import weights_of
+        from mfkd.handed import predict_images
+
+        found, file = predict_images(wanted, model, top), weights_of(model)
     if as_json:
         screen.dump(found)
     else:
         for row in found:
-            screen.tell(f"{row['image']}: " + ", ".join(f"{name} {share:.1%}" for name, share in row["top"]))
-    screen.files(weights_of(model), quiet=as_json)
+            screen.tell(line(row))
+    screen.files(file, quiet=as_json)

@@ -1,6 +1,7 @@
 """`mfkd run`: the whole job."""
 
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -8,14 +9,19 @@ from mfkd.cli import screen
 from mfkd.cli.command import examples
 from mfkd.cli.words import Json, Overrides, Recipe
 
+if TYPE_CHECKING:
+    from mfkd.plan import Plan
+
 EXAMPLES = examples(
     {
         "mfkd run": "the embedded digits, two minutes",
         "mfkd run seeds=[0,1,2] out=runs/three": "three seeds, a folder of their own",
         "mfkd run my.yaml --dry-run": "how long would my recipe take?",
         "mfkd run teacher.weights=big.safetensors": "with a teacher that you have",
+        "mfkd run --from runs/digits": "does the same come out once more?",
     }
 )
+DIFFERENT = 1  # exit code where a repetition gave other weights
 METRICS = {
     "top1": "Top-1, %",
     "top5": "Top-5, %",
@@ -36,6 +42,12 @@ def run(  # noqa: PLR0917 - typer calls it
     ] = False,
     keys: Annotated[bool, typer.Option("--keys", help="List every key of a recipe with default and meaning.")] = False,
     recipes: Annotated[bool, typer.Option("--recipes", help="List the shipped recipes.")] = False,
+    source: Annotated[
+        Path | None,
+        typer.Option(
+            "--from", metavar="RUN", help="Repeat a finished run in another folder and tell whether the same comes out."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Do the whole job: teacher, student alone and distilled, table.
@@ -49,9 +61,7 @@ def run(  # noqa: PLR0917 - typer calls it
         return _keys(as_json)
     if recipes:
         return _recipes(as_json)
-    from mfkd.cli.words import plan_from
-
-    plan = plan_from(recipe, overrides)
+    plan = _plan(recipe, overrides, source)
     if dry_run:
         from mfkd.estimate import estimate
 
@@ -59,11 +69,48 @@ def run(  # noqa: PLR0917 - typer calls it
     from mfkd.pipeline import run as run_plan
 
     summary = run_plan(plan, screen.say)
-    if as_json:
-        screen.dump(summary)
-    else:
+    if not as_json:
         _summary(summary)
-    return screen.files(plan.folder / "summary.json", plan.folder / "student.safetensors", quiet=as_json)
+    same = None if source is None else _compared(source, plan)
+    if as_json:
+        screen.dump(summary if same is None else {**summary, "repeated": same})
+    elif same is not None:
+        _sameness(source, same)
+    screen.files(plan.folder / "summary.json", plan.folder / "student.safetensors", quiet=as_json)
+    if same is not None and not same["identical"]:
+        raise typer.Exit(DIFFERENT)
+    return None
+
+
+def _plan(recipe: str | None, overrides: list[str] | None, source: Path | None) -> "Plan":
+    from mfkd.cli.words import plan_from
+
+    if source is None:
+        return plan_from(recipe, overrides)
+    from mfkd.plan import open_plan
+    from mfkd.repeat import recipe_of
+
+    return open_plan(recipe_of(source, [word for word in (recipe, *(overrides or ())) if word is not None]))
+
+
+def _compared(source: Path, plan: "Plan") -> dict[str, Any]:
+    from mfkd.repeat import compare
+
+    return compare(source, plan.folder, plan.config.seeds)
+
+
+def _sameness(source: Path | None, value: dict[str, Any]) -> None:
+    students = value["students"]
+    differing = [f"{one['kind']}, seed {one['seed']}" for one in students if one["first"] != one["second"]]
+    if not differing:
+        digests = ", ".join(one["second"][:12] for one in students if one["kind"] == "distilled")
+        return screen.tell(
+            f"Identical to {source}: all weights of all students, to the bit (SHA-256 {digests}).", "bold"
+        )
+    screen.tell(f"Not identical to {source}: the weights differ of {'; '.join(differing)}.", "bold")
+    for name, old, new in value["differences"]:
+        screen.tell(f"Other than there: {name} was {old} and is {new}.")
+    return None
 
 
 def _summary(value: dict[str, Any]) -> None:

@@ -48,11 +48,13 @@ def _students(
     recipe: str | None, overrides: Sequence[str] | None, kind: Literal["alone", "distilled"], as_json: bool
 ) -> None:
     plan = plan_from(recipe, overrides)
-    from mfkd.pipeline import claim_folder, obtain_teacher, train_student
+    from mfkd.pipeline import claimed, share_knowledge, train_student
+    from mfkd.teachers import obtain_teacher
 
-    claim_folder(plan)
-    teacher = obtain_teacher(plan) if kind == "distilled" else None
-    records = [train_student(plan, kind, seed, teacher) for seed in plan.config.seeds]
+    with claimed(plan):
+        teacher = obtain_teacher(plan) if kind == "distilled" else None
+        shared = share_knowledge(plan, teacher, screen.say) if teacher is not None else None
+        records = [train_student(plan, kind, seed, teacher, shared) for seed in plan.config.seeds]
     if as_json:
         screen.dump([record.model_dump(mode="json") for record in records])
     else:

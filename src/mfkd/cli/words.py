@@ -10,7 +10,7 @@ from mfkd.errors import ConfigError
 
 if TYPE_CHECKING:
     from mfkd.config import RunConfig
-    from mfkd.pipeline import Plan
+    from mfkd.plan import Plan
 
 Recipe = Annotated[
     str | None,
@@ -48,6 +48,19 @@ def config_from(recipe: str | None, overrides: Iterable[str] | None) -> "RunConf
 def plan_from(recipe: str | None, overrides: Iterable[str] | None) -> "Plan":
     """The same with its data read and defaults filled in."""
     config = config_from(recipe, overrides)
-    from mfkd.pipeline import open_plan
+    from mfkd.plan import open_plan
 
     return open_plan(config)
+
+
+def image_shape(text: str) -> tuple[int, int, int]:
+    """(C, H, W) of the option --input.
+
+    Raises:
+        ConfigError: something else than three counts.
+    """
+    sides = text.lower().split("x")
+    if len(sides) != 3 or not all(side.isdecimal() and int(side) > 0 for side in sides):
+        raise ConfigError(f"--input: got {text!r}, expected channels x height x width, for example 3x32x32.")
+    channels, height, width = map(int, sides)
+    return channels, height, width

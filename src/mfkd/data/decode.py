@@ -7,7 +7,6 @@ import io
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -17,39 +16,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mfkd.data.sets import SMALL
-from mfkd.errors import DataError
+from mfkd.pictures import BROKEN, Encoded, read_image, unreadable
 
 T = TypeVar("T")
-Encoded = Path | bytes
-EXTENSIONS = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"))
-_BROKEN = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 _GREY = ("1", "L", "LA", "I", "I;16", "I;16B", "F")
-
-
-def read_image(source: Encoded, channels: int, name: str = "") -> Image.Image:
-    """One image, converted to RGB (3 channels) or grey (1 channel).
-
-    Args:
-        source: a file, or the encoded image itself.
-        channels: 1 or 3.
-        name: what an error calls an encoded image; a file is called by its path.
-
-    Raises:
-        DataError: the image cannot be read.
-    """
-    mode = "L" if channels == 1 else "RGB"
-    try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
-            if image.mode == mode:
-                image.load()
-                return image
-            if image.mode.startswith("I;16"):  # 16 bits a pixel; Pillow's own conversion would clip at 255
-                return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert(mode)
-            if image.mode == "P" and "transparency" in image.info:
-                return image.convert("RGBA").convert(mode)
-            return image.convert(mode)
-    except _BROKEN as error:
-        raise _unreadable(source, name, error) from None
 
 
 def measure(sources: Sequence[Encoded], name: str = "") -> tuple[set[tuple[int, int]], bool]:
@@ -67,8 +37,8 @@ def measure(sources: Sequence[Encoded], name: str = "") -> tuple[set[tuple[int, 
         try:
             with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
                 return (image.height, image.width), image.mode in _GREY
-        except _BROKEN as error:
-            raise _unreadable(source, f"{name} row {number}" if name else "", error) from None
+        except BROKEN as error:
+            raise unreadable(source, f"{name} row {number}" if name else "", error) from None
 
     first, grey = head(0)
     if max(first) > SMALL:
@@ -132,13 +102,3 @@ def _in_runs(work: Callable[[range], T], count: int, length: int = 256) -> list[
     runs = (range(first, min(first + length, count)) for first in range(0, count, length))
     with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
         return list(pool.map(work, runs))
-
-
-def _unreadable(source: Encoded, name: str, error: Exception) -> DataError:
-    who = str(source) if isinstance(source, Path) else name or "an encoded image"
-    why = " ".join(str(error).split())
-    if isinstance(source, Path):
-        why = why.replace(str(source), "the file")
-    elif not isinstance(error, Image.DecompressionBombError):
-        why = "not an image"  # Pillow tells the address of a buffer
-    return DataError(f"{who} cannot be read as an image ({why}); repair or remove it.")

@@ -6,9 +6,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mfkd.data.decode import EXTENSIONS, Encoded, decode, measure
+from mfkd.data.decode import decode, measure
 from mfkd.data.sets import SMALL, FileSplit, MemorySplit, Split
 from mfkd.errors import DataError
+from mfkd.pictures import EXTENSIONS, Encoded
 from mfkd.types import UNLABELLED
 
 

@@ -8,7 +8,6 @@ import multiprocessing.context
 import os
 import signal
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -16,10 +15,11 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from mfkd import seeding
-from mfkd.data.decode import read_image, to_tensor
+from mfkd.data.augment import Transform, drawing
+from mfkd.data.decode import to_tensor
 from mfkd.data.sets import FileSplit
 from mfkd.errors import DataError
+from mfkd.pictures import read_image
 
 Key = tuple[int, int | None]
 """Position in the split, and number of the view; None is evaluation."""
@@ -34,8 +34,8 @@ class FileReader:
         side: shorter side that evaluation scales an image to before its central crop.
         device: where the batches go.
         workers: processes, at most one a processor; 0 reads in this one. They start once and serve every epoch.
-        crop: training takes a random resized crop (Szegedy et al., CVPR 2015), else the central one.
-        flip: training flips every second image.
+        interpolation: of evaluation.
+        transform: of training, from `augment.large_transform`; evaluation needs none.
         view_seed: as in the recipe.
     """
 
@@ -47,8 +47,8 @@ class FileReader:
         device: torch.device,
         workers: int,
         *,
-        crop: bool = False,
-        flip: bool = False,
+        interpolation: str = "bilinear",
+        transform: Transform | None = None,
         view_seed: int = 0,
     ) -> None:
         self.device = device
@@ -58,7 +58,7 @@ class FileReader:
         )
         self.plan: list[list[Key]] = []
         self.loader = DataLoader(
-            _Images(split, size, side, crop=crop, flip=flip, view_seed=view_seed),
+            _Images(split, size, side, interpolation, transform, view_seed),
             batch_sampler=_Plan(self.plan),
             num_workers=workers,
             collate_fn=_collate,
@@ -78,20 +78,29 @@ class FileReader:
             yield images.to(self.device, non_blocking=True)
 
 
-def evaluation_crop(image: Image.Image, size: tuple[int, int], side: int) -> Image.Image:
-    """Scale the shorter side to `side` pixels, bilinear, then cut the central (height, width)."""
+def evaluation_crop(image: Image.Image, size: tuple[int, int], side: int, interpolation: str) -> Image.Image:
+    """Scale the shorter side to `side` pixels, then cut the central (height, width)."""
+    from torchvision.transforms.v2 import InterpolationMode
     from torchvision.transforms.v2 import functional as tv
 
-    cropped: Image.Image = tv.center_crop(tv.resize(image, [side], antialias=True), list(size))
+    scaled = tv.resize(image, [side], interpolation=InterpolationMode(interpolation))
+    cropped: Image.Image = tv.center_crop(scaled, list(size))
     return cropped
 
 
 class _Images(Dataset[Tensor | str]):
-    def __init__(
-        self, split: FileSplit, size: tuple[int, int], side: int, *, crop: bool, flip: bool, view_seed: int
+    def __init__(  # noqa: PLR0917 - private
+        self,
+        split: FileSplit,
+        size: tuple[int, int],
+        side: int,
+        interpolation: str,
+        transform: Transform | None,
+        view_seed: int,
     ) -> None:
         self.paths, self.rows = split.paths, split.rows
-        self.size, self.side, self.crop, self.flip, self.view_seed = size, side, crop, flip, view_seed
+        self.size, self.side, self.interpolation = size, side, interpolation
+        self.transform, self.view_seed = transform, view_seed
 
     def __getitem__(self, key: Key) -> Tensor | str:
         position, view = key
@@ -102,19 +111,11 @@ class _Images(Dataset[Tensor | str]):
             )
         except DataError as error:  # its one line would be buried in a worker's traceback
             return str(error)
-        if view is None:
-            return to_tensor(evaluation_crop(image, self.size, self.side))
-        with _seeded(self.view_seed, view, row):
-            return to_tensor(self._augmented(image))
-
-    def _augmented(self, image: Image.Image) -> Image.Image:
-        from torchvision.transforms import v2
-
-        if self.crop:
-            image = v2.RandomResizedCrop(self.size, antialias=True)(image)
-        else:
-            image = evaluation_crop(image, self.size, self.side)
-        return v2.RandomHorizontalFlip()(image) if self.flip else image
+        if view is None or self.transform is None:
+            return to_tensor(evaluation_crop(image, self.size, self.side, self.interpolation))
+        with drawing(self.view_seed, view, row):
+            augmented: Tensor = self.transform(image)
+        return augmented
 
 
 class _Plan:
@@ -133,17 +134,6 @@ class _Plan:
 def _collate(images: list[Any]) -> Tensor | str:
     broken = next((image for image in images if isinstance(image, str)), None)
     return broken if broken is not None else torch.stack(images)
-
-
-@contextmanager
-def _seeded(*keys: int) -> Iterator[None]:
-    """As `seeding.seeded`, for the CPU's generator alone: workers must not wake the accelerator."""
-    before = torch.get_rng_state()
-    torch.default_generator.manual_seed(seeding.derive(*keys))
-    try:
-        yield
-    finally:
-        torch.set_rng_state(before)
 
 
 def _ignore_ctrl_c(number: int) -> None:  # noqa: ARG001

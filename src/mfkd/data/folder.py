@@ -5,11 +5,11 @@ from pathlib import Path
 import torch
 
 from mfkd.config import DataConfig
-from mfkd.data.decode import Encoded
 from mfkd.data.encoded import image_files, make_splits
 from mfkd.data.sets import FileSplit, Source
 from mfkd.data.stats import IMAGENET
 from mfkd.errors import DataError
+from mfkd.pictures import Encoded
 
 
 def folder(config: DataConfig) -> Source:

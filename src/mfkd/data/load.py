@@ -9,6 +9,7 @@ from mfkd.data.builtin import BUILTIN
 from mfkd.data.decode import resize
 from mfkd.data.encoded import append_unlabelled
 from mfkd.data.folder import folder
+from mfkd.data.preprocess import named, preprocessed
 from mfkd.data.sets import FileSplit, ImageData, MemorySplit, Source, Split
 from mfkd.data.split import hold_out, keep_share
 from mfkd.data.stats import measured
@@ -18,8 +19,6 @@ from mfkd.errors import ConfigError, UnknownNameError
 READERS: dict[str, Callable[[DataConfig], Source]] = {"folder": folder, "parquet": parquet, "hf": hugging_face}
 LABELLED = ("parquet", "hf")
 """Readers of tables, whose label column `data.label` chooses."""
-EVAL_CROP = 0.875
-"""Share of the shorter side that evaluation on large images keeps (Krizhevsky et al., 2012: 224 of 256)."""
 
 
 def load_data(config: DataConfig) -> ImageData:
@@ -49,25 +48,33 @@ def load_data(config: DataConfig) -> ImageData:
                 f"data.val_fraction={config.val_fraction} needs a class with two or more images to hold one out."
             )
         train, val = train.take(stays), train.take(held)
+    test = _scaled(source.test, config.resize)
+    if config.evaluate == "val":
+        if val is None:
+            raise ConfigError(
+                "data.evaluate=val needs validation images, and there are none; "
+                "hold some out with data.val_fraction, such as 0.1."
+            )
+        test, val = val, None
     num_rows = source.num_rows
     if config.unlabelled is not None:
         train = append_unlabelled(train, Path(config.unlabelled).expanduser(), num_rows)
         num_rows = max(num_rows, int(train.rows.max()) + 1)
-    return ImageData(
+    data = ImageData(
         name=config.name,
-        classes=source.classes,
+        classes=source.classes if config.class_names is None else named(source.classes, config),
         channels=_channels(train),
-        size=_size(train, config),
+        size=(0, 0) if isinstance(train, FileSplit) else (train.images.shape[-2], train.images.shape[-1]),
         mean=mean,
         std=std,
         crop_padding=source.crop_padding,
         flip=source.flip,
         train=train,
         val=val,
-        test=_scaled(source.test, config.resize),
+        test=test,
         num_rows=num_rows,
-        resize=_eval_side(config) if isinstance(train, FileSplit) else None,
     )
+    return preprocessed(data, config)
 
 
 def _read(config: DataConfig) -> Source:
@@ -94,20 +101,3 @@ def _scaled(split: Split, side: int | None) -> Split:
 
 def _channels(split: Split) -> int:
     return split.images.shape[1] if isinstance(split, MemorySplit) else 3
-
-
-def _size(split: Split, config: DataConfig) -> tuple[int, int]:
-    if isinstance(split, FileSplit):
-        return config.image_size, config.image_size
-    height, width = split.images.shape[-2:]
-    return height, width
-
-
-def _eval_side(config: DataConfig) -> int:
-    side = config.resize or round(config.image_size / EVAL_CROP)
-    if side < config.image_size:
-        raise ConfigError(
-            f"data.resize={side} is smaller than data.image_size={config.image_size}, the crop taken out of it; "
-            f"set data.image_size={side} or less."
-        )
-    return side

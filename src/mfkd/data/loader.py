@@ -4,7 +4,7 @@ Shapes: N images; B batch; C, H, W channels, height, width; K classes.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -12,19 +12,11 @@ from torch import Tensor
 from mfkd import seeding
 from mfkd.config import AugmentConfig, DataConfig
 from mfkd.data.decode import normalise
-from mfkd.data.files import FileReader
-from mfkd.data.memory import MemoryReader
 from mfkd.data.mix import mix
-from mfkd.data.sets import FileSplit, ImageData, MemorySplit, Split
+from mfkd.data.readers import Reader, evaluation_reader, training_reader
+from mfkd.data.sets import ImageData, Split
 from mfkd.errors import ConfigError
 from mfkd.types import UNLABELLED, Batch
-
-
-class Reader(Protocol):
-    """Where pixels come from."""
-
-    def read(self, plan: Sequence[Tensor], view: int | None) -> Iterator[Tensor]:
-        """Yield (B, C, H, W) uint8 on the device for each (B,) of positions; view None is evaluation."""
 
 
 class Loader:
@@ -41,7 +33,7 @@ class Loader:
         channels_last: bool,
     ) -> None:
         self.reader, self.dtype = reader, dtype
-        self.labels, self.rows = split.labels.to(device), split.rows.to(device)
+        self.labels, self.rows, self.host_rows = split.labels.to(device), split.rows.to(device), split.rows.cpu()
         self.mean, self.std = torch.tensor(data.mean, device=device), torch.tensor(data.std, device=device)
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
 
@@ -50,7 +42,7 @@ class Loader:
         for positions, images in zip(plan, self.reader.read(plan, view), strict=True):
             image = normalise(images, self.mean, self.std, self.dtype).contiguous(memory_format=self.layout)
             which = positions.to(self.labels.device, non_blocking=True)
-            yield Batch(image, self.labels[which], self.rows[which])
+            yield Batch(image, self.labels[which], self.rows[which], view=view, host_index=self.host_rows[positions])
 
 
 class TrainLoader:
@@ -130,7 +122,7 @@ class TrainLoader:
             mixup_alpha=self.augment.mixup,
             cutmix_alpha=self.augment.cutmix,
         )
-        return Batch(image, batch.label, batch.index, target)
+        return replace(batch, image=image, target=target)
 
 
 class EvalLoader:
@@ -188,23 +180,10 @@ def train_loader(
             augmentation does not fit the kind of images.
     """
     device = torch.device(device)
-    flip = data.flip if augment.flip is None else augment.flip
     split = data.train
     if labelled_only and (split.labels == UNLABELLED).any():
         split = split.take((split.labels != UNLABELLED).nonzero().flatten())
-    reader: Reader
-    if isinstance(split, MemorySplit):
-        padding = data.crop_padding if augment.crop_padding is None else augment.crop_padding
-        reader = MemoryReader(split, device, padding, flip, augment.view_seed)
-    else:
-        if augment.crop_padding:
-            raise ConfigError(
-                f"augment.crop_padding={augment.crop_padding} is for small images, and {data.name} has large ones; "
-                f"leave it null for random resized crops, or 0 for the central crop."
-            )
-        reader = _files(
-            split, data, config, device, crop=augment.crop_padding is None, flip=flip, view_seed=augment.view_seed
-        )
+    reader = training_reader(split, data, config, augment, device)
     return TrainLoader(
         Loader(reader, split, data, device=device, dtype=dtype, channels_last=channels_last),
         len(split),
@@ -246,7 +225,7 @@ def eval_loader(
         channels_last: memory format of the images.
     """
     device = torch.device(device)
-    reader = MemoryReader(split, device) if isinstance(split, MemorySplit) else _files(split, data, config, device)
+    reader = evaluation_reader(split, data, config, device)
     return EvalLoader(
         Loader(reader, split, data, device=device, dtype=dtype, channels_last=channels_last),
         len(split),
@@ -254,17 +233,3 @@ def eval_loader(
         rank,
         world,
     )
-
-
-def _files(
-    split: FileSplit,
-    data: ImageData,
-    config: DataConfig,
-    device: torch.device,
-    *,
-    crop: bool = False,
-    flip: bool = False,
-    view_seed: int = 0,
-) -> FileReader:
-    side = data.resize or data.size[0]
-    return FileReader(split, data.size, side, device, config.workers, crop=crop, flip=flip, view_seed=view_seed)

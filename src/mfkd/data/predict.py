@@ -5,8 +5,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mfkd.data.decode import normalise, read_image, resize, to_tensor
+from mfkd.data.decode import normalise, resize, to_tensor
 from mfkd.data.files import evaluation_crop
+from mfkd.pictures import read_image
 
 
 def load_image(  # noqa: PLR0917 - the first five are the public call
@@ -16,6 +17,7 @@ def load_image(  # noqa: PLR0917 - the first five are the public call
     mean: tuple[float, ...],
     std: tuple[float, ...],
     side: int | None = None,
+    interpolation: str = "bilinear",
 ) -> Tensor:
     """Read, scale and normalise one image.
 
@@ -27,6 +29,7 @@ def load_image(  # noqa: PLR0917 - the first five are the public call
         std: of each channel, on the same scale.
         side: `ImageData.resize`, the shorter side before the central crop; None scales to `size`
             outright, as is done with images in memory.
+        interpolation: `ImageData.interpolation`, where there is a `side`.
 
     Returns:
         (C, H, W) float32.
@@ -35,5 +38,8 @@ def load_image(  # noqa: PLR0917 - the first five are the public call
         DataError: the file cannot be read.
     """
     image = read_image(Path(path), channels)
-    pixels = resize(to_tensor(image)[None], size)[0] if side is None else to_tensor(evaluation_crop(image, size, side))
+    if side is None:
+        pixels = resize(to_tensor(image)[None], size)[0]
+    else:
+        pixels = to_tensor(evaluation_crop(image, size, side, interpolation))
     return normalise(pixels, torch.tensor(mean), torch.tensor(std), torch.float32)

@@ -79,10 +79,11 @@ class ImageData:
         train: what is trained on, after `data.fraction` and `data.val_fraction`.
         val: what choices are made by: cut off by `data.val_fraction`, else the source's own
             validation split where it has a test split besides, else None.
-        test: only ever reported.
+        test: only ever reported; the validation images themselves with `data.evaluate=val`.
         num_rows: upper bound of a training row + 1; unlabelled rows come after the labelled ones.
         resize: shorter side that large images are scaled to before the central crop of evaluation;
             None for images in memory.
+        interpolation: by which large images are scaled.
     """
 
     name: str
@@ -98,6 +99,7 @@ class ImageData:
     test: Split
     num_rows: int
     resize: int | None = None
+    interpolation: str = "bilinear"
 
     def train_labels(self) -> Tensor:
         """(num_rows,) int64 label by source row, -1 where there is no labelled training image."""

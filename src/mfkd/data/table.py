@@ -15,10 +15,10 @@ from torch import Tensor
 
 from mfkd.config import DataConfig
 from mfkd.data import stats
-from mfkd.data.decode import Encoded
 from mfkd.data.encoded import make_splits
 from mfkd.data.sets import FileSplit, Source
 from mfkd.errors import ConfigError, DataError
+from mfkd.pictures import Encoded
 
 _SPLITS = {"train": "train", "test": "test", "validation": "val", "valid": "val", "val": "val"}
 

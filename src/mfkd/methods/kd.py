@@ -9,9 +9,9 @@ Shapes:    B batch; K classes.
 from pydantic import Field
 from torch import Tensor
 
-from mfkd.errors import ConfigError, TrainingError
 from mfkd.functional.kl import soft_target_loss
-from mfkd.methods.base import Context, Method, MethodConfig
+from mfkd.methods.base import Context, Method
+from mfkd.methods.logits import LogitConfig, given_logits, require_logits
 from mfkd.types import Batch, Knowledge, Needs, Outputs
 
 
@@ -32,7 +32,7 @@ def kd_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float =
     return soft_target_loss(student_logits, teacher_logits, temperature)
 
 
-class KDConfig(MethodConfig):
+class KDConfig(LogitConfig):
     """Options of `kd`."""
 
     weight: float = Field(
@@ -44,19 +44,15 @@ class KDConfig(MethodConfig):
 class KD(Method):
     """Logit distillation; needs a teacher whose head has the student's classes."""
 
+    Config = KDConfig
     needs = Needs(logits=True)
 
     def __init__(self, config: KDConfig, context: Context) -> None:
         super().__init__()
-        if not context.teacher_logits:
-            raise ConfigError(
-                "kd needs a teacher with the student's classes, but this teacher's head has others; "
-                "fit a new one with teacher.head=tune, or leave kd out."
-            )
+        require_logits("kd", context)
         self.config: KDConfig = config
 
     def forward(self, student: Outputs, teacher: Knowledge, batch: Batch) -> dict[str, Tensor]:  # noqa: ARG002
         """The term `kd`."""
-        if teacher.logits is None:
-            raise TrainingError("kd was given no teacher logits; ask the source for them (needs.logits is True).")
-        return {"kd": kd_loss(student.logits, teacher.logits, self.config.temperature)}
+        logits = self.config.scaled(student.logits), self.config.scaled(given_logits("kd", teacher))
+        return {"kd": kd_loss(*logits, self.config.temperature)}

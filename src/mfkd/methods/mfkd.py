@@ -8,6 +8,7 @@ Deviates:  this follows the paper's abstract, which gives the idea (front, middl
 Shapes:    B batch; C_i, H_i, W_i a level's own shape; C, h, w the fused one; K classes.
 """
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import torch
@@ -18,7 +19,7 @@ from mfkd import seeding
 from mfkd.functional.ce import cross_entropy
 from mfkd.functional.distance import map_distance
 from mfkd.functional.kl import soft_target_loss
-from mfkd.functional.precision import full_taps, no_autocast
+from mfkd.functional.precision import autocast_of, full, full_taps, no_autocast
 from mfkd.methods.base import Context, Method, MethodConfig, Preparation
 from mfkd.methods.lookup import map_shapes
 from mfkd.nn.adapt import Regressor
@@ -94,6 +95,23 @@ class MFKDConfig(MethodConfig):
         return self
 
 
+def every_teacher(taps: Sequence[str], teachers: int) -> tuple[str, ...]:
+    """The same level of each of several teachers, front levels first; taps that name a teacher stay.
+
+    Args:
+        taps: names of levels.
+        teachers: how many teachers there are.
+    """
+    if teachers == 1:
+        return tuple(taps)
+    names = [f"teacher{number}" for number in range(1, teachers + 1)]
+    return tuple(
+        level
+        for tap in taps
+        for level in ([tap] if tap.partition(".")[0] in names else [f"{name}.{tap}" for name in names])
+    )
+
+
 class MFKD(Method):
     """Fusion of several maps on both sides; the teacher's fusion is calibrated once, then frozen.
 
@@ -101,13 +119,18 @@ class MFKD(Method):
     objective the head's cross-entropy has the factor weight * head_weight.
     """
 
+    Config = MFKDConfig
+    knowledge_options = ("teacher_taps", "kind", "size", "channels")
+    mixed = True  # the student's fusion is a part of the network, and a costly one
+
     def __init__(self, config: MFKDConfig, context: Context) -> None:
         super().__init__()
         self.config: MFKDConfig = config
-        self.needs = Needs(student=config.student_taps, teacher=config.teacher_taps, labels=config.head_weight > 0)
+        levels = every_teacher(config.teacher_taps, context.teachers)
+        self.needs = Needs(student=config.student_taps, teacher=levels, labels=config.head_weight > 0)
         self.own_logits = context.teacher_logits
         student = map_shapes("student", context.student, config.student_taps)
-        teacher = map_shapes("teacher", context.teacher, config.teacher_taps)
+        teacher = map_shapes("teacher", context.teacher, levels)
         width, *bottom = teacher[-1]
         size = config.size or (bottom[0], bottom[1])
         channels = config.channels or (64 if width <= 64 else 128)
@@ -122,7 +145,9 @@ class MFKD(Method):
 
     def forward(self, student: Outputs, teacher: Knowledge, batch: Batch) -> dict[str, Tensor]:
         """The terms `mfkd` and `mfkd_head`."""
-        fused = self.student_side([student.taps[name] for name in self.config.student_taps])
+        maps = [student.taps[name] for name in self.config.student_taps]
+        with autocast_of(maps):
+            fused = full(self.student_side(maps))
         terms = {"mfkd": mfkd_loss(fused, teacher.taps[FUSED], self.config.distance)}
         if self.config.head_weight > 0:
             scores = self.teacher_side.classify(fused)
@@ -135,7 +160,9 @@ class MFKD(Method):
         Raises:
             TrainingError: the fusion is not calibrated.
         """
-        return {FUSED: self._fuse(taps, self.teacher_side)}
+        maps = [taps[name] for name in self.needs.teacher]
+        with autocast_of(maps):
+            return {FUSED: full(self.teacher_side(maps))}
 
     def preparation(self) -> Preparation | None:
         """Calibrate the teacher's fusion; None if that is done."""
@@ -168,6 +195,6 @@ class MFKD(Method):
         self._fuse(teacher.taps, self.teacher_side.fusion)
 
     def _fuse(self, taps: Taps, fusion: torch.nn.Module) -> Tensor:
-        maps = full_taps({name: taps[name] for name in self.config.teacher_taps})
+        maps = full_taps({name: taps[name] for name in self.needs.teacher})
         with no_autocast(next(iter(maps.values()))):
             return fusion(list(maps.values()))  # type: ignore[no-any-return]

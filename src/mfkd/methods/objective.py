@@ -45,6 +45,11 @@ class Objective(nn.Module):
         """The methods by name."""
         return [(name, method) for name, method in self.methods.items() if isinstance(method, Method)]
 
+    @property
+    def idle(self) -> bool:
+        """Whether no method adds a term any more, so that nothing need be asked of the teacher."""
+        return all(method.idle for _, method in self.named())
+
     def set_progress(self, progress: float) -> None:
         """Tell every method how far the run is, 0 to 1."""
         self.progress = progress
@@ -63,7 +68,7 @@ class Objective(nn.Module):
 
         Args:
             student: logits (B, K) and the taps of `needs.student`; gradients flow.
-            teacher: what `teacher.source` gives; None only if there is no method.
+            teacher: what `teacher.source` gives; None only if no method needs a teacher.
             batch: labels, or mixed targets.
             label_smoothing: of the cross-entropy alone.
 
@@ -73,17 +78,18 @@ class Objective(nn.Module):
             ConfigError: two methods with a term of one name.
         """
         with no_autocast(student.logits):
-            student = Outputs(full(student.logits), full_taps(student.taps))
+            raw, student = student.taps, Outputs(full(student.logits), full_taps(student.taps))
             terms = {"ce": cross_entropy(student.logits, batch.label, batch.target, label_smoothing)}
             loss = self.ce * terms["ce"]
             if teacher is None:
-                if self.methods:
+                if any(method.needs_teacher and not method.idle for _, method in self.named()):
                     raise TrainingError(f"{', '.join(self.methods)} need the teacher's knowledge, got none.")
-                return loss, terms
+                teacher = Knowledge()
             logits = None if teacher.logits is None else full(teacher.logits)
             teacher = Knowledge(logits, full_taps(teacher.taps))
             for name, method in self.named():
-                for term, value in method(student, teacher, batch).items():
+                own = Outputs(student.logits, raw) if method.mixed else student
+                for term, value in method(own, teacher, batch).items():
                     if term in terms:
                         raise ConfigError(f"{name} names a term {term!r}, and so does another part; rename one.")
                     if value.ndim:

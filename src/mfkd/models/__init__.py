@@ -44,6 +44,12 @@ MODELS: Mapping[str, Callable[..., nn.Module]] = {
 }
 """The one list of our own networks; each factory takes `num_classes` and `in_channels`."""
 
+_FOREIGN = ("timm/", "torchvision/", "hf-hub:", "hf_hub:", "local-dir:")
+_FORMS = (
+    "or name one of timm/NAME, torchvision/NAME, hf-hub:OWNER/NAME, local-dir:FOLDER, package.module:factory, "
+    "path/to/file.py:factory."
+)
+
 
 def model_names() -> tuple[str, ...]:
     """Names of our own networks; `build_model` accepts other forms besides."""
@@ -60,8 +66,8 @@ def build_model(
     """Build a classifier by name.
 
     Args:
-        name: one of `model_names()`, or `timm/NAME`, `torchvision/NAME`, `package.module:factory` or
-            `path/to/file.py:factory`.
+        name: one of `model_names()`, or `timm/NAME`, `torchvision/NAME`, `hf-hub:OWNER/NAME` or `local-dir:FOLDER`
+            (timm's sources, also after `timm/`), `package.module:factory` or `path/to/file.py:factory`.
         num_classes: classes of the head; None keeps those of timm's or torchvision's own head.
         in_channels: channels of the images.
         weights: file to load, see `mfkd.models.weights.load_weights`; None starts from random weights.
@@ -75,7 +81,7 @@ def build_model(
         ConfigError: an option that the factory does not know, or a user's factory that cannot be used.
         CheckpointError: weights that cannot be read or belong to another network.
     """
-    if name.startswith(("timm/", "torchvision/")):
+    if name.startswith(_FOREIGN):
         from mfkd.models.adapters import build_foreign
 
         model = build_foreign(name, num_classes, in_channels, options)
@@ -92,11 +98,23 @@ def build_model(
     return model
 
 
+def local_files(name: str) -> tuple[Path, ...]:
+    """Files on this disk that a name stands for: the user's own code, or what lies in a folder of timm's.
+
+    What they import, and installed packages, are not followed.
+    """
+    source, _, rest = name.removeprefix("timm/").rpartition(":")
+    if source == "local-dir":
+        return tuple(sorted(file for file in Path(rest).expanduser().glob("*") if file.is_file()))
+    if source.endswith(".py"):
+        return (Path(source).expanduser(),)
+    module = Path(*source.split(".")).with_suffix(".py") if source else Path()
+    return (module,) if module.is_file() else ()
+
+
 def _build_own(name: str, num_classes: int | None, in_channels: int, options: Mapping[str, Any]) -> nn.Module:
     if name not in MODELS:
-        raise UnknownNameError(
-            "model", name, MODELS, "or name one of timm/NAME, torchvision/NAME, path/to/file.py:factory."
-        )
+        raise UnknownNameError("model", name, MODELS, _FORMS)
     if options:
         raise ConfigError(
             f"{name} has no option {', '.join(map(repr, options))}; accepted: num_classes, in_channels, weights."

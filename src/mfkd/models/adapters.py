@@ -3,57 +3,151 @@
 import inspect
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from mfkd.errors import CheckpointError, ConfigError, UnknownNameError
+from mfkd.files import read_json, write_json
+from mfkd.models.heads import classifier_path, head_classes
 from mfkd.models.layers import check_sizes
-from mfkd.models.weights import classifier_path
+
+
+@dataclass(frozen=True, slots=True)
+class EvalConfig:
+    """How those who trained a network fed it.
+
+    Args:
+        mean: of each channel on the scale 0..1, and `std` its deviation.
+        image_size: height and width in px.
+        crop: share of the shorter side that evaluation keeps.
+        interpolation: "bilinear", "bicubic" and so on.
+        fixed: the network takes no other size.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    image_size: int
+    crop: float
+    interpolation: str
+    fixed: bool
+
+
+def data_config(model: nn.Module) -> EvalConfig | None:
+    """What timm, or our adapter of torchvision, says of a network's images; None where nothing is said.
+
+    The central crop is assumed, which is that of nearly all; `crop_mode` is not looked at.
+    """
+    told = getattr(model, "pretrained_cfg", None)
+    if not isinstance(told, Mapping) or not told.get("mean") or not told.get("std"):
+        return None
+    from timm.data import config
+
+    resolve: Callable[..., dict[str, Any]] = config.resolve_data_config
+    found = resolve(pretrained_cfg=dict(told))
+    # The option img_size of transformers changes the network, not what is said of it.
+    built = getattr(getattr(model, "patch_embed", None), "img_size", None)
+    size = built if isinstance(built, tuple) else found["input_size"][1:]
+    mean, std = tuple(found["mean"]), tuple(found["std"])
+    fixed = bool(told.get("fixed_input_size", False))
+    return EvalConfig(mean, std, int(size[0]), float(found["crop_pct"]), found["interpolation"], fixed)
+
+
+def layer_groups(model: nn.Module) -> dict[str, int] | None:
+    """Number of the layer of each parameter as timm has it, rising to the head; None for other networks."""
+    matcher = getattr(model, "group_matcher", None)
+    if not callable(matcher):
+        return None
+    from timm.models import group_parameters
+
+    groups: dict[str, int] = group_parameters(model, matcher(coarse=False), reverse=True)
+    return groups
+
+
+_OF_OTHER_WEIGHTS = ("tag", "license", "origin_url", "paper_ids", "paper_name", "notes", "description")
+"""What timm says of its own weights for a network, and not of those that were trained since."""
+
+
+def write_timm_config(model: nn.Module, path: Path, classes: Sequence[str], preprocessing: Mapping[str, Any]) -> None:
+    """Write the `config.json` from which timm builds one of its networks again, in `local-dir:` and on the hub.
+
+    Args:
+        model: built by timm, which remembers its arguments.
+        path: the file.
+        classes: names in the order of the logits.
+        preprocessing: of evaluation, under timm's names.
+
+    Raises:
+        ConfigError: an argument of the network that JSON cannot hold.
+    """
+    from timm.models import _hub
+
+    try:
+        _hub.save_config_for_hf(model, str(path), {"label_names": list(classes)}, data_config=dict(preprocessing))
+    except ValueError as error:
+        raise ConfigError(f"timm cannot describe this network ({error}); build it with plain arguments.") from error
+    told = read_json(path)
+    for name in _OF_OTHER_WEIGHTS:
+        told["pretrained_cfg"].pop(name, None)
+    write_json(path, told)
+
+
+def licence(name: str) -> str | None:
+    """The licence that timm tells of the pretrained weights of `timm/NAME`; None where it tells none."""
+    if not name.startswith("timm/") or ":" in name:
+        return None
+    import timm
+
+    found = timm.get_pretrained_cfg(name.removeprefix("timm/"), allow_unregistered=True)
+    told: str | None = getattr(found, "license", None)
+    return told
 
 
 def build_foreign(name: str, num_classes: int | None, in_channels: int, options: Mapping[str, Any]) -> nn.Module:
-    """Build `timm/NAME` or `torchvision/NAME`.
+    """Build `timm/NAME`, `torchvision/NAME`, `hf-hub:OWNER/NAME` or `local-dir:FOLDER`.
 
     Args:
-        name: with the library in front.
-        num_classes: classes of the head; None keeps those of the library.
+        name: with the library or timm's source in front.
+        num_classes: classes of the head; None keeps those of the library, the hub or the folder.
         in_channels: channels of the images; torchvision's networks take 3 alone.
-        options: keywords of the library's constructor; `pretrained=True` fetches its weights in both.
+        options: keywords of the library's constructor; `pretrained=True` fetches or reads its weights in all of
+            them, with a new head where it has other classes.
             The auxiliary heads of torchvision's networks are left out unless `aux_logits=True`.
 
     Returns:
-        The network; a pretrained one has `pretrained_cfg`, with the `mean` and `std` that it expects.
+        The network; a pretrained one has `pretrained_cfg`, with the `mean` and `std` that it expects and the
+        `num_classes` of its own head.
 
     Raises:
         UnknownNameError: no such network; the nearest names are told.
-        ConfigError: an option that the network does not have, or channels that it cannot take.
-        CheckpointError: pretrained weights that cannot be fetched.
+        ConfigError: an option that the network does not have or cannot use, or channels that it cannot take.
+        CheckpointError: pretrained weights that cannot be fetched, or a folder that holds no network.
     """
     check_sizes(2 if num_classes is None else num_classes, in_channels)
-    library, _, short = name.partition("/")
+    library = "torchvision" if name.startswith("torchvision/") else "timm"
+    short = name.removeprefix(f"{library}/")
     build = _timm if library == "timm" else _torchvision
-    try:
-        return build(short, num_classes, in_channels, dict(options))
-    except OSError as error:
-        raise CheckpointError(
-            f"pretrained weights of {name} cannot be fetched ({type(error).__name__}); "
-            "connect to the network, or give a file as weights."
-        ) from error
+    return build(short, num_classes, in_channels, dict(options))
 
 
 def _timm(short: str, num_classes: int | None, in_channels: int, options: dict[str, Any]) -> nn.Module:
     import timm
 
-    if not timm.is_model(short) and ":" not in short:  # hf-hub:NAME and local-dir:PATH are timm's own
-        raise UnknownNameError(
-            "model", f"timm/{short}", [f"timm/{known}" for known in timm.list_models()], "see timm.list_models()."
-        )
+    home: Any = timm.models
+    if ":" not in short:
+        if not timm.is_model(short):
+            raise UnknownNameError(
+                "model", f"timm/{short}", [f"timm/{known}" for known in timm.list_models()], "see timm.list_models()."
+            )
+        home = sys.modules[timm.model_entrypoint(short).__module__]
+    elif short.startswith("local-dir:"):
+        short = f"local-dir:{Path(short.removeprefix('local-dir:')).expanduser()}"
     if num_classes is not None:
         options["num_classes"] = num_classes
-    entry = timm.model_entrypoint(short) if ":" not in short else timm.create_model
-    model: nn.Module = _call(timm.create_model, short, options | {"in_chans": in_channels}, entry, "timm")
+    model: nn.Module = _call(timm.create_model, short, options | {"in_chans": in_channels}, home, "timm")
     return model
 
 
@@ -78,10 +172,11 @@ def _torchvision(short: str, num_classes: int | None, in_channels: int, options:
     pretrained = options.get("weights") is not None
     if num_classes is not None and not pretrained:
         options["num_classes"] = num_classes
+    builder = models.get_model_builder(short)
     auxiliary = options.get("aux_logits", False)
     if pretrained and not auxiliary:
         options.pop("aux_logits", None)  # torchvision refuses to build without what the file holds
-    model: nn.Module = _call(models.get_model, short, options, models.get_model_builder(short), "torchvision")
+    model: nn.Module = _call(models.get_model, short, options, sys.modules[builder.__module__], "torchvision")
     if not auxiliary:
         _drop_auxiliary_heads(model)
     # GoogLeNet and Inception can shift their input themselves; a reloaded student would not know of it.
@@ -92,7 +187,15 @@ def _torchvision(short: str, num_classes: int | None, in_channels: int, options:
         trained_on = models.get_model_weights(short).verify(options["weights"]).transforms()
         # Under timm's name for it.
         mean, std = ((0.5,) * 3,) * 2 if shifts else (tuple(trained_on.mean), tuple(trained_on.std))
-        vars(model)["pretrained_cfg"] = {"mean": mean, "std": std}
+        (size,), (side,) = trained_on.crop_size, trained_on.resize_size
+        vars(model)["pretrained_cfg"] = {
+            "mean": mean,
+            "std": std,
+            "input_size": (3, size, size),
+            "crop_pct": size / side,
+            "interpolation": trained_on.interpolation.value,
+            "num_classes": head_classes(model, model.state_dict()),
+        }
         if num_classes is not None:
             _replace_head(model, num_classes)
     return model
@@ -113,18 +216,31 @@ def _replace_head(model: nn.Module, num_classes: int) -> None:
     old = model.get_submodule(path)
     if isinstance(old, nn.Linear) and old.out_features != num_classes:
         model.set_submodule(path, nn.Linear(old.in_features, num_classes))
+    elif isinstance(old, nn.Conv2d) and old.out_channels != num_classes:  # SqueezeNet ends in a 1 x 1 convolution
+        model.set_submodule(path, nn.Conv2d(old.in_channels, num_classes, 1))
 
 
-def _call(
-    create: Callable[..., Any], short: str, options: Mapping[str, Any], entry: Callable[..., Any], library: str
-) -> Any:
+def _call(create: Callable[..., Any], short: str, options: Mapping[str, Any], home: Any, library: str) -> Any:
+    """Create a network; `home` is the module in which the class that refuses an option is looked up."""
+    name = f"{library}/{short}"
     try:
         return create(short, **options)
-    except TypeError as error:
+    except Exception as error:  # both libraries raise almost anything
         wrong = re.search(r"(\w+)(?:\.__init__)?\(\) got an unexpected keyword argument '(\w+)'", str(error))
-        if wrong is None or wrong[2] not in options:
-            raise
-        # The text names the class, which stands in the file of the network's factory.
-        owner = getattr(sys.modules[entry.__module__], wrong[1], entry)
-        accepted = sorted({"pretrained", *inspect.signature(owner).parameters} - {"self", "args", "kwargs"})
-        raise ConfigError(f"{library}/{short} has no option {wrong[2]!r}; accepted: {', '.join(accepted)}.") from error
+        if isinstance(error, TypeError) and wrong is not None and wrong[2] in options:
+            owner = getattr(home, wrong[1], create)
+            accepted = sorted({"pretrained", *inspect.signature(owner).parameters} - {"self", "args", "kwargs"})
+            raise ConfigError(f"{name} has no option {wrong[2]!r}; accepted: {', '.join(accepted)}.") from error
+        told = " ".join(str(error).split())
+        told = f"{type(error).__name__}: {told[:200]}{'...' if len(told) > 200 else ''}"
+        if short.startswith("local-dir:"):
+            raise CheckpointError(
+                f"{name} cannot be read ({told}); expected a folder with timm's config.json and its weights."
+            ) from error
+        if isinstance(error, OSError):
+            advice = "name a folder that you have, local-dir:PATH" if ":" in short else "give a file as weights"
+            raise CheckpointError(
+                f"pretrained weights of {name} cannot be fetched ({type(error).__name__}); "
+                f"check the name and the connection, or {advice}."
+            ) from error
+        raise ConfigError(f"{name} cannot be built ({told}); correct its name or its options.") from error

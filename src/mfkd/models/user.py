@@ -2,6 +2,7 @@
 
 import inspect
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
@@ -10,9 +11,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import torch
 from torch import nn
 
-from mfkd.errors import ConfigError, UnknownNameError
+from mfkd.errors import ConfigError, MfkdError, UnknownNameError
 from mfkd.models.layers import check_sizes
 
 
@@ -36,33 +38,48 @@ def build_user(name: str, num_classes: int | None, in_channels: int, options: Ma
     is_file = source.endswith(".py")
     folder = Path(source).expanduser().resolve().parent if is_file else Path.cwd()
     with _on_path(folder, forget=is_file):
-        factory = _factory(_import(source, is_file), source, wanted)
-        network = factory(**_arguments(name, factory, num_classes, in_channels, options))
+        with torch.random.fork_rng(devices=[]):  # a file that seeds itself would make all seeds of a run alike
+            module = _import(source, is_file, folder)
+        factory = _factory(module, source, wanted)
+        arguments = _arguments(name, factory, num_classes, in_channels, options)
+        try:
+            network = factory(**arguments)
+        except MfkdError:
+            raise
+        except Exception as error:  # the user's code may raise anything
+            raise ConfigError(
+                f"{name} fails when it is called ({_told(error, folder)}); correct it, or the options of the network."
+            ) from error
     if not isinstance(network, nn.Module):
         raise ConfigError(f"{name} returned {type(network).__name__}, expected a torch.nn.Module; return the network.")
     return network
 
 
-def _import(source: str, is_file: bool) -> ModuleType:
+def _import(source: str, is_file: bool, folder: Path) -> ModuleType:
+    if not is_file and not all(part.isidentifier() for part in source.split(".")):
+        raise ConfigError(f"{source!r} is no module; name one as package.module:factory, or a file as net.py:factory.")
     try:
         return _import_file(Path(source).expanduser().resolve()) if is_file else import_module(source)
-    except FileNotFoundError as error:
-        if is_file and error.filename == str(Path(source).expanduser().resolve()):
+    except (Exception, SystemExit) as error:  # the user's code may raise anything, and scripts end themselves
+        if is_file and not Path(source).expanduser().exists():
             raise ConfigError(f"file {source} does not exist; check the path.") from None
-        raise _failed(source, error) from error
-    except ModuleNotFoundError as error:
-        if not is_file and f"{source}.".startswith(f"{error.name}."):
+        if isinstance(error, ModuleNotFoundError) and not is_file and f"{source}.".startswith(f"{error.name}."):
             raise ConfigError(
                 f"module {source} cannot be found; install it, start in its folder, or name its file, path/to/file.py."
             ) from None
-        raise _failed(source, error) from error
-    except Exception as error:  # the user's code may raise anything
-        raise _failed(source, error) from error
+        hint = " or put what it runs under if __name__ == '__main__'" if isinstance(error, SystemExit) else ""
+        raise ConfigError(f"{source} fails when it is imported ({_told(error, folder)}); correct it{hint}.") from error
 
 
-def _failed(source: str, error: Exception) -> ConfigError:
-    told = " ".join(str(error).split())
-    return ConfigError(f"{source} fails when it is imported ({type(error).__name__}: {told}); correct it.")
+def _told(error: BaseException, folder: Path) -> str:
+    """The error, and the last line of the user's own code that led to it."""
+    text = ": ".join(part for part in (type(error).__name__, " ".join(str(error).split())) if part)
+    lines = [
+        f", {Path(frame.filename).name} line {frame.lineno}"
+        for frame in traceback.extract_tb(error.__traceback__)
+        if Path(frame.filename).is_relative_to(folder)
+    ]
+    return text + (lines[-1] if lines else "")
 
 
 def _import_file(path: Path) -> ModuleType:
@@ -117,7 +134,10 @@ def _factory(module: ModuleType, source: str, wanted: str) -> Callable[..., Any]
 def _arguments(
     name: str, factory: Callable[..., Any], num_classes: int | None, in_channels: int, options: Mapping[str, Any]
 ) -> dict[str, Any]:
-    parameters = inspect.signature(factory).parameters
+    try:
+        parameters = inspect.signature(factory).parameters
+    except (TypeError, ValueError):  # some of those written in C tell nothing
+        raise ConfigError(f"{name} does not tell its arguments; name a function or class written in Python.") from None
     arguments = dict(options)
     if num_classes is not None:
         arguments["num_classes"] = num_classes
@@ -127,8 +147,9 @@ def _arguments(
     named = {key for key, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
     unknown = [] if inspect.Parameter.VAR_KEYWORD in kinds else [key for key in arguments if key not in named]
     if unknown:
+        hint = " A factory must take the number of classes." if "num_classes" in unknown else ""
         raise ConfigError(
-            f"{name} does not take {', '.join(unknown)}; accepted: {', '.join(sorted(named)) or 'nothing'}."
+            f"{name} does not take {', '.join(unknown)}; accepted: {', '.join(sorted(named)) or 'nothing'}.{hint}"
         )
     missing = [
         key

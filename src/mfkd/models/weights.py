@@ -1,18 +1,27 @@
 """Puts weights files into networks, completely or not at all."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from torch import Tensor, nn
+from torch import nn
 
 from mfkd.errors import CheckpointError
-from mfkd.models.files import Part, State, read_weights, save_weights, strip_prefixes
+from mfkd.models.files import COUNTER, Part, State, read_metadata, read_weights, save_weights
+from mfkd.models.heads import classifier_path, head_classes, head_prefixes, strip_prefixes
 
-__all__ = ["LoadReport", "State", "classifier_path", "head_classes", "load_weights", "read_weights", "save_weights"]
-
-_COUNTER = "num_batches_tracked"  # absent from files of PyTorch 0.4
+__all__ = [
+    "LoadReport",
+    "State",
+    "classifier_path",
+    "fill",
+    "head_classes",
+    "load_weights",
+    "read_for",
+    "read_metadata",
+    "read_weights",
+    "save_weights",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +43,7 @@ def load_weights(
     model: nn.Module,
     path: str | Path,
     *,
-    head: Literal["strict", "reset"] = "strict",
+    head: Literal["keep", "reset"] = "keep",
     who: str = "student",
     part: Part | None = None,
 ) -> LoadReport:
@@ -50,26 +59,44 @@ def load_weights(
     Raises:
         CheckpointError: see `read_weights`; or the file belongs to another network, or its head has other classes.
     """
-    state, metadata = read_weights(path, part or ("teacher" if who == "teacher" else "student"))
+    state, metadata = read_for(model, path, part or ("teacher" if who == "teacher" else "student"))
+    return fill(model, state, metadata, path, head=head, who=who)
+
+
+def read_for(model: nn.Module, path: str | Path, part: Part) -> tuple[State, dict[str, str]]:
+    """Read what a file holds for a network; see `read_weights`."""
+    return read_weights(path, part, strip_prefixes(model.state_dict()))
+
+
+def fill(
+    model: nn.Module,
+    state: State,
+    metadata: dict[str, str],
+    path: str | Path,
+    *,
+    head: Literal["keep", "reset"] = "keep",
+    who: str = "student",
+) -> LoadReport:
+    """The second half of `load_weights`, for what `read_for` gave; `path` is only named in errors."""
     own = model.state_dict()
     keys = dict(zip(strip_prefixes(own), own, strict=True))  # canonical name to own name
-    classifier = classifier_path(model)
-    inside = {name for name, key in keys.items() if key.startswith(f"{classifier}.")}
+    heads = head_prefixes(model)
     if head == "reset":
-        bare = next(iter(inside)).rpartition(".")[0]
-        state = {name: tensor for name, tensor in state.items() if not name.startswith(f"{bare}.")}
-        keys = {name: key for name, key in keys.items() if name not in inside}
-    missing = [name for name in keys if name not in state and not name.endswith(_COUNTER)]
+        state = {name: tensor for name, tensor in state.items() if not name.startswith(heads)}
+        keys = {name: key for name, key in keys.items() if not name.startswith(heads)}
+    missing = [name for name in keys if name not in state and not name.endswith(COUNTER)]
     unexpected = [name for name in state if name not in keys]
     misshapen = [name for name in state if name in keys and state[name].shape != own[keys[name]].shape]
-    if missing or unexpected or misshapen:
-        expected = head_classes(own, classifier)
-        got = next((len(state[name]) for name in misshapen if name in inside), None if missing else expected)
-        if got != expected and inside.issuperset([*missing, *unexpected, *misshapen]):
+    faults = [*missing, *unexpected, *misshapen]
+    if faults:
+        expected = head_classes(model, {name: own[key] for name, key in keys.items()})
+        got = head_classes(model, state)
+        if got != expected and all(name.startswith(heads) for name in faults):
             advice = (
                 "use teacher.head=tune to fit a new one, and leave teacher.classes out."
                 if who == "teacher"
-                else "give the same number of classes, or in Python load_weights(..., head='reset') to load the rest."
+                else "give the same number of classes, or student.head=reset "
+                "(in Python load_weights(..., head='reset')) to load the rest."
             )
             raise CheckpointError(
                 f"{who} weights {path} have {f'a head of {got} classes' if got else 'no head'}, expected {expected} "
@@ -84,38 +111,6 @@ def load_weights(
     model.load_state_dict({keys[name]: tensor for name, tensor in state.items()}, strict=False)
     taken = {keys[name] for name in state}
     return LoadReport(metadata, len(taken), tuple(key for key in own if key not in taken))
-
-
-def head_classes(state: Mapping[str, Tensor], classifier: str) -> int | None:
-    """Number of classes of a state dict's classifier, or None where it has none.
-
-    Args:
-        state: from `read_weights`.
-        classifier: path of the classifier, see `classifier_path`.
-    """
-    weight = state.get(f"{classifier}.weight")
-    return None if weight is None or weight.ndim < 2 else len(weight)
-
-
-def classifier_path(model: nn.Module) -> str:
-    """Path of the classifier: as the network declares it, as timm tells it, or its last linear layer.
-
-    Raises:
-        CheckpointError: a network without a linear layer that declares none.
-    """
-    declared = getattr(model, "classifier_path", None)
-    if isinstance(declared, str):
-        return declared
-    timm_head: Any = getattr(model, "get_classifier", None)
-    told = timm_head() if callable(timm_head) else None
-    modules: dict[str, nn.Module] = dict(model.named_modules())
-    for path, module in reversed(modules.items()):
-        if module is told and not isinstance(module, nn.Identity):
-            return path
-    for path, module in reversed(modules.items()):
-        if isinstance(module, nn.Linear):
-            return path
-    raise CheckpointError(f"{type(model).__name__} has no linear classifier; set its attribute classifier_path.")
 
 
 def _listed(what: str, names: list[str]) -> str:

@@ -6,7 +6,7 @@ Keys:     those of the published CIFAR-100 checkpoints, which load unchanged.
 
 from torch import Tensor, nn
 
-from mfkd.models.layers import check_image, check_sizes, conv1x1, conv3x3, init_weights, penultimate_tap
+from mfkd.models.layers import check_image, check_sizes, conv1x1, conv3x3, init_weights, penultimate_tap, stage_taps
 from mfkd.types import TapSpec
 
 
@@ -30,7 +30,7 @@ class WideResNet(nn.Module):
     """A CIFAR WRN; `forward` maps images (B, in_channels, H, W), 8 px or more, to logits (B, num_classes).
 
     Stage k after its activation is the BN-ReLU that follows block k, in block k + 1 or before the classifier;
-    `stage{k}.pre` is the sum that block k gives.
+    `stage{k}.pre` is that BatchNorm's output, as in the published code of AB and OFD.
 
     Args:
         depth: 6 n + 4 for n layers a block.
@@ -61,14 +61,7 @@ class WideResNet(nn.Module):
         actives = ("block2.layer.0.relu1", "block3.layer.0.relu1", "relu")
         self.tap_points: tuple[TapSpec, ...] = (
             TapSpec("stem", "block1.layer.0.relu1", 16, 1),
-            *(
-                tap
-                for k, active, width, stride in zip((1, 2, 3), actives, widths, (1, 2, 4), strict=True)
-                for tap in (
-                    TapSpec(f"stage{k}", active, width, stride),
-                    TapSpec(f"stage{k}.pre", f"block{k}", width, stride, activated=False),
-                )
-            ),
+            *stage_taps(actives, widths, (1, 2, 4)),
             penultimate_tap("fc", widths[2]),
         )
 

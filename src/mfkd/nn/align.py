@@ -23,6 +23,29 @@ def enlarge(maps: Tensor, size: Size) -> Tensor:
     return maps if tuple(maps.shape[-2:]) == size else F.interpolate(maps, size=size, mode="bilinear")
 
 
+def to_smaller(who: str, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """Two maps at the smaller of their heights and widths, by adaptive averaging.
+
+    Args:
+        who: for the message.
+        first: (B, C_1, H_1, W_1).
+        second: (B, C_2, H_2, W_2).
+
+    Returns:
+        (B, C_1, h, w) and (B, C_2, h, w).
+
+    Raises:
+        ShapeError: not two maps of one batch.
+    """
+    if first.ndim != 4 or second.ndim != 4 or len(first) != len(second):
+        raise ShapeError(
+            f"{who} needs two maps (B, C, H, W) of one batch, got {tuple(first.shape)} and {tuple(second.shape)}; "
+            "feed both networks the same images."
+        )
+    size = (min(first.shape[2], second.shape[2]), min(first.shape[3], second.shape[3]))
+    return shrink(first, size), shrink(second, size)
+
+
 def check_channels(who: str, maps: Tensor, channels: int) -> None:
     """Raise ShapeError unless `maps` is (B, channels, H, W)."""
     if maps.ndim != 4 or maps.shape[1] != channels:

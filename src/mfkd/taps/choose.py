@@ -8,6 +8,7 @@ from torch import nn
 
 from mfkd.errors import ShapeError, UnknownNameError
 from mfkd.taps.discover import Found, discover
+from mfkd.taps.own import own_maps
 from mfkd.taps.probe import InputShape, probe
 from mfkd.taps.record import record
 from mfkd.types import TapSpec
@@ -30,7 +31,7 @@ def find_taps(model: nn.Module, input_shape: InputShape) -> dict[str, TapSpec]:
     """All taps of a network by name, measured, with the aliases `front`, `middle` and `bottom`.
 
     For n stages these are the first, stage floor(n / 2) + 1 and the last. A network tells its taps in
-    `tap_points`; else timm's `feature_info` is used; else the last map at each resolution is a stage.
+    `tap_points`; one of timm by its own intermediate maps (`taps.own`); any other is recorded (`taps.discover`).
 
     Args:
         model: any network that maps (B, C, H, W) to logits (B, K).
@@ -75,8 +76,13 @@ class TapsOf(Mapping[str, TapSpec]):
 def describe(model: nn.Module, input_shape: InputShape) -> list[TapRow]:
     """The taps of `find_taps` as rows, each with the reason for its choice."""
     return [
-        TapRow(spec.name, spec.path, spec.shape or (), spec.side, reason) for spec, reason in _find(model, input_shape)
+        TapRow(spec.name, spec.path, spec.shape or (), _side(spec), reason)
+        for spec, reason in _find(model, input_shape)
     ]
+
+
+def _side(spec: TapSpec) -> str:
+    return f"{spec.side} {spec.item + 1}" if spec.item else spec.side
 
 
 def resolve(
@@ -130,7 +136,7 @@ def _find(model: nn.Module, input_shape: InputShape) -> list[Found]:
     if declared:
         found = [Found(spec, "declared by the network") for spec in declared]
     else:
-        found = discover(model, *record(model, input_shape))
+        found = discover(*record(model, input_shape), own_maps(model, input_shape))
     stages = [spec for spec, _ in found if spec.name.removeprefix("stage").isdigit()]
     if not stages:
         raise ShapeError(

@@ -1,6 +1,7 @@
 """Reads feature maps while a network runs; the network itself knows nothing of it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from math import isqrt
 from types import TracebackType
 from typing import Any, Self
@@ -21,6 +22,9 @@ class TapReader:
         model: the network, unchanged but for the hooks.
         specs: taps to read; several names may share one module.
 
+    Attributes:
+        raw: by name, what the hooked modules gave or got last.
+
     Raises:
         UnknownNameError: on entering, a path that names no module.
         ShapeError: in `taps`, a tap that the forward pass did not reach or that does not have its layout.
@@ -38,28 +42,29 @@ class TapReader:
     def __init__(self, model: nn.Module, specs: Iterable[TapSpec]) -> None:
         self.model = model
         self.specs = tuple(specs)
-        self._raw: dict[str, Any] = {}
+        self.raw: dict[str, Any] = {}
         self._handles: list[RemovableHandle] = []
 
     def __enter__(self) -> Self:
-        self._raw.clear()
+        self.raw.clear()
         modules = dict(self.model.named_modules())
         try:
             for spec in self.specs:
                 if spec.path not in modules:
                     raise UnknownNameError("module path", spec.path, modules, f"tap {spec.name!r} is read there.")
-                self._handles.append(_hook(modules[spec.path], spec, self._raw))
+                self._handles.append(_hook(modules[spec.path], spec, self.raw))
         except BaseException:
-            self._remove()
+            self.remove()
             raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._remove()
+        self.remove()
 
-    def _remove(self) -> None:
+    def remove(self) -> None:
+        """Take the hooks away."""
         while self._handles:
             self._handles.pop().remove()
 
@@ -67,12 +72,12 @@ class TapReader:
     def taps(self) -> Taps:
         """Maps of the last forward pass by name, (B, C, H, W), or (B, C) for vectors."""
         for spec in self.specs:
-            if spec.name not in self._raw:
+            if spec.name not in self.raw:
                 raise ShapeError(
                     f"tap {spec.name!r} was not reached: the forward pass never ran module {spec.path!r}; "
                     "name a module that it runs."
                 )
-        return {spec.name: as_map(self._raw[spec.name], spec) for spec in self.specs}
+        return {spec.name: as_map(self.raw[spec.name], spec) for spec in self.specs}
 
 
 def read(model: nn.Module, image: Tensor, specs: Iterable[TapSpec] = ()) -> Outputs:
@@ -95,6 +100,66 @@ def read(model: nn.Module, image: Tensor, specs: Iterable[TapSpec] = ()) -> Outp
             "wrap it in a module whose forward returns only those."
         )
     return Outputs(logits, reader.taps)
+
+
+class _Enough(Exception):  # noqa: N818 - no error
+    """The last tap was read."""
+
+
+class _Until(dict[str, Any]):
+    """Holds what the hooks read, and ends the forward pass once it holds so many."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.count = count
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        super().__setitem__(name, value)
+        if len(self) == self.count:
+            raise _Enough
+
+
+def read_taps(model: nn.Module, image: Tensor, specs: Iterable[TapSpec]) -> Taps:
+    """The wanted taps of a pass that ends as soon as each of them was read once.
+
+    Args:
+        model: any network; one that runs a tap's module several times gives the first run.
+        image: (B, C, H, W).
+        specs: taps to read, at least one.
+    """
+    reader = TapReader(model, specs)
+    reader.raw = _Until(len(reader.specs))
+    with reader, suppress(_Enough):
+        model(image)
+    return reader.taps
+
+
+class Tapped(nn.Module):
+    """A network together with its taps in one `forward`, whose hooks stay until `remove`.
+
+    `torch.compile` traces hooks that are there before, not such as are set within the call.
+
+    Args:
+        model: the network.
+        specs: taps to read.
+        logits: whether they are wanted; what only they need is left out of a compiled graph.
+    """
+
+    def __init__(self, model: nn.Module, specs: Iterable[TapSpec], *, logits: bool = True) -> None:
+        super().__init__()
+        self.model, self.logits = model, logits
+        self.reader = TapReader(model, specs).__enter__()
+
+    def forward(self, image: Tensor) -> tuple[Tensor | None, Taps]:
+        """Logits (B, K), or None, and taps of images (B, C, H, W)."""
+        logits = self.model(image)
+        taps = self.reader.taps
+        self.reader.raw.clear()  # nothing of the pass is kept
+        return logits if self.logits else None, taps
+
+    def remove(self) -> None:
+        """Take the hooks away."""
+        self.reader.remove()
 
 
 def as_map(value: Any, spec: TapSpec) -> Tensor:
@@ -140,18 +205,25 @@ def _hook(module: nn.Module, spec: TapSpec, raw: dict[str, Any]) -> RemovableHan
     if spec.side == "input":
 
         def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            raw[spec.name] = first_tensor((*args, *kwargs.values()))
+            raw[spec.name] = pick((*args, *kwargs.values()), spec.item)
 
         return module.register_forward_pre_hook(before, with_kwargs=True)
 
     def after(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
-        raw[spec.name] = first_tensor(output)
+        raw[spec.name] = pick(output, spec.item)
 
     return module.register_forward_hook(after)
 
 
-def first_tensor(value: Any) -> Any:
-    """The first tensor of a tuple or list, where there is one; anything else as it is."""
-    if isinstance(value, tuple | list):
-        return next((item for item in value if isinstance(item, Tensor)), value)
-    return value
+def tensors(value: Any) -> list[Tensor]:
+    """The tensors in what a module got or gave: a tensor, or a tuple, list or mapping of some."""
+    if isinstance(value, Tensor):
+        return [value]
+    items = value.values() if isinstance(value, Mapping) else value if isinstance(value, tuple | list) else ()
+    return [tensor for item in items for tensor in tensors(item)]
+
+
+def pick(value: Any, item: int = 0) -> Any:
+    """One of the tensors in what a module got or gave; the value itself where it has no such tensor."""
+    found = tensors(value)
+    return found[item] if item < len(found) else value

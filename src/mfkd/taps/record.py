@@ -7,8 +7,11 @@ from torch import Tensor, nn
 
 from mfkd.errors import ShapeError
 from mfkd.taps.probe import InputShape, dry_run
-from mfkd.taps.reader import first_tensor
+from mfkd.taps.reader import pick
 from mfkd.types import TapSpec
+
+SAME_MAP = (nn.Dropout, nn.Identity, nn.Softmax)
+"""Modules that give no map of their own; after Softmax and Dropout stand square attention matrices."""
 
 LARGEST_PREFIX = 8
 """Class and register tokens that are looked for in front of a token map."""
@@ -93,6 +96,14 @@ def record(model: nn.Module, input_shape: InputShape) -> tuple[list[Visit], int]
     return list(visits.values()), logits.shape[1]
 
 
+def map_size(shape: tuple[int, ...], image: tuple[int, int]) -> tuple[int, int] | None:
+    """(h, w) of a map (B, C, h, w) or (B, h, w, C), told by its proportions; None if it is none."""
+    layout = map_layout(shape, image) if len(shape) == 4 else None
+    if layout is None:
+        return None
+    return (shape[2], shape[3]) if layout == "nchw" else (shape[1], shape[2])
+
+
 def map_layout(shape: tuple[int, ...], image: tuple[int, int]) -> Literal["nchw", "nhwc"] | None:
     """Which axes of a 4-d tensor are the picture's, told by its proportions; None if none are."""
     if _alike(shape[2], shape[3], image):
@@ -117,5 +128,5 @@ def _alike(height: int, width: int, image: tuple[int, int]) -> bool:
 
 
 def _shape(value: Any) -> tuple[int, ...]:
-    tensor = first_tensor(value)
+    tensor = pick(value)
     return tuple(tensor.shape) if isinstance(tensor, Tensor) else ()

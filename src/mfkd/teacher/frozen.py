@@ -1,6 +1,6 @@
 """The teacher: in eval for ever, without gradients, fed with images as it knows them."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -8,8 +8,12 @@ from torch import Tensor, nn
 
 from mfkd.errors import CheckpointError, ConfigError
 from mfkd.taps import reader
+from mfkd.taps.choose import TapsOf
+from mfkd.taps.head import classifier
+from mfkd.taps.norms import batchnorm_before
 from mfkd.taps.probe import count_classes
-from mfkd.types import Outputs, TapSpec
+from mfkd.teacher.quick import Quick
+from mfkd.types import Outputs, Taps, TapSpec
 
 
 class FrozenTeacher(nn.Module):
@@ -32,6 +36,7 @@ class FrozenTeacher(nn.Module):
 
     scale: Tensor | None
     shift: Tensor | None
+    quick: Quick | None
 
     def __init__(
         self,
@@ -50,22 +55,13 @@ class FrozenTeacher(nn.Module):
         scale, shift = _renormalisation(data_mean, data_std, mean, std)
         self.register_buffer("scale", scale, persistent=False)
         self.register_buffer("shift", shift, persistent=False)
+        # The fast way holds a copy of the weights, which is nobody's parameter.
+        object.__setattr__(self, "quick", None)
         self.requires_grad_(False).train()
 
     def train(self, mode: bool = True) -> "FrozenTeacher":  # noqa: ARG002
         """Stays in eval, whatever `mode` says."""
         return super().train(False)
-
-    @property
-    def classifier(self) -> Callable[[Tensor], Tensor] | None:
-        """From penultimate features (B, C) to logits (B, K), with gradients to the features.
-
-        It is the module at whose input the network declares its tap `penultimate`; None without one.
-        """
-        for spec in getattr(self.network, "tap_points", ()):
-            if spec.name == "penultimate" and spec.side == "input":
-                return self.network.get_submodule(spec.path)
-        return None
 
     @torch.no_grad()
     def forward(self, image: Tensor, specs: Iterable[TapSpec] = ()) -> Outputs:
@@ -75,9 +71,43 @@ class FrozenTeacher(nn.Module):
             image: (B, C, H, W) normalised as the student sees it.
             specs: taps to read.
         """
+        specs = tuple(specs)
+        if self.quick is not None and self.quick.logits and self.quick.specs == specs:
+            logits, taps = self.quick(self._adapt(image))
+            if logits is not None:
+                return Outputs(logits, taps)
         if self.network.training:  # somebody else holds the network too
             self.network.eval()
         return reader.read(self.network, self._adapt(image), specs)
+
+    @torch.no_grad()
+    def maps(self, image: Tensor, specs: Iterable[TapSpec]) -> Taps:
+        """The taps alone, see `forward`; the fast way runs nothing after the last of them."""
+        specs = tuple(specs)
+        if self.quick is not None and self.quick.specs == specs:
+            return self.quick(self._adapt(image))[1]
+        return self(image, specs).taps  # type: ignore[no-any-return]
+
+    def quicken(self, shape: tuple[int, int, int], specs: Iterable[TapSpec], *, logits: bool = True) -> None:
+        """Answer for these taps the fast way from now on, as long as the weights stay; see `Quick`.
+
+        Args:
+            shape: (C, H, W) of the images that the student gets.
+            specs: as `forward` will be asked.
+            logits: False where only `maps` will be asked.
+        """
+        self.slow()
+        if self.network.training:
+            self.network.eval()
+        object.__setattr__(self, "quick", Quick(self.network, self.input_shape(shape), tuple(specs), logits=logits))
+
+    def slow(self) -> None:
+        """Answer through the network itself again."""
+        object.__setattr__(self, "quick", None)
+
+    def parts(self) -> "list[FrozenTeacher]":
+        """The teachers that run a network each: this one."""
+        return [self]
 
     def logits(self, image: Tensor) -> Tensor:
         """(B, K) for images (B, C, H, W) normalised as the student sees them."""
@@ -90,6 +120,24 @@ class FrozenTeacher(nn.Module):
     def count_classes(self, shape: tuple[int, int, int]) -> int:
         """Classes of the head, told by a dry run on the student's `shape`."""
         return count_classes(self.network, self.input_shape(shape))
+
+    def taps(self, shape: tuple[int, int, int]) -> Mapping[str, TapSpec]:
+        """Taps by name, looked for when they are asked for, where the student gets images of `shape`."""
+        return TapsOf(self.network, self.input_shape(shape))
+
+    def classifier(self, shape: tuple[int, int, int]) -> nn.Module | None:
+        """The module that maps penultimate features (B, C) to logits, with gradients to the features."""
+        return classifier(self.network, self.taps(shape))
+
+    def norm(self, name: str, shape: tuple[int, int, int]) -> nn.BatchNorm2d | None:
+        """The BatchNorm that ran last before a tap was read, or None."""
+        return batchnorm_before(self.network, self.input_shape(shape), self.taps(shape)[name])
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "FrozenTeacher":
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if self.quick is not None:
+            self.quick.apply(fn)
+        return self
 
     def _adapt(self, image: Tensor) -> Tensor:
         if self.scale is not None and self.shift is not None:

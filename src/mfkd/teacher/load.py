@@ -1,15 +1,17 @@
 """A teacher from the recipe: its network, its weights, and the statistics it knows."""
 
-import json
 from pathlib import Path
+from typing import Literal
 
+from pydantic import BaseModel, ValidationError
 from torch import nn
 
 from mfkd.config import TeacherConfig
 from mfkd.data import ImageData
-from mfkd.errors import ConfigError
+from mfkd.errors import CheckpointError, ConfigError
 from mfkd.models import build_model
-from mfkd.models.weights import classifier_path, head_classes, load_weights, read_weights
+from mfkd.models.adapters import data_config
+from mfkd.models.weights import fill, head_classes, read_for, read_metadata
 from mfkd.teacher.frozen import FrozenTeacher
 
 
@@ -32,40 +34,69 @@ def load_teacher(config: TeacherConfig, data: ImageData) -> FrozenTeacher:
         CheckpointError: weights that are missing, damaged or of another network.
         ConfigError: as many classes as the data, but other ones.
     """
-    mean, std = config.mean, config.std
+    mean, std, size = config.mean, config.std, config.image_size
     if config.weights is None:
         network = build_model(config.model, config.classes, data.channels, **config.options)
-        mean, std = mean or _own_statistic(network, "mean"), std or _own_statistic(network, "std")
+        _check_pretrained(config, network)
+        own = data_config(network)
+        if own is not None:
+            mean, std = mean or own.mean, std or own.std
+            size = size or (own.image_size if own.fixed else None)
     else:
         path = Path(config.weights).expanduser()
-        state, metadata = read_weights(path)
-        card = json.loads(metadata["mfkd"]) if "mfkd" in metadata else {}
-        mean, std = mean or _tuple(card.get("mean")), std or _tuple(card.get("std"))
+        card = _card(path)
+        mean, std = mean or card.mean, std or card.std
         if config.head == "keep":
-            _check_classes(path, card.get("classes"), data.classes)
-        classes = config.classes or (len(card["classes"]) if "classes" in card else None)
+            _check_classes(path, card.classes, data.classes)
+        classes = config.classes or (len(card.classes) if card.classes else None)
         options = {name: value for name, value in config.options.items() if name != "pretrained"}
         network = build_model(config.model, classes or len(data.classes), data.channels, **options)
-        found = head_classes(state, classifier_path(network))
+        state, metadata = read_for(network, path, "teacher")
+        found = head_classes(network, state)
         if classes is None and found is not None and found != len(data.classes):
             network = build_model(config.model, found, data.channels, **options)
         # A tuned head is fitted anew, so the file needs none.
-        load_weights(
-            network, path, head="reset" if config.head == "tune" and found is None else "strict", who="teacher"
-        )
+        head: Literal["keep", "reset"] = "reset" if config.head == "tune" and found is None else "keep"
+        fill(network, state, metadata, path, head=head, who="teacher")
     return FrozenTeacher(
         network,
         data_mean=data.mean,
         data_std=data.std,
         mean=_for_channels(mean, data.channels),
         std=_for_channels(std, data.channels),
-        image_size=config.image_size,
+        image_size=size,
     )
 
 
-def _check_classes(path: Path, own: list[str] | None, wanted: tuple[str, ...]) -> None:
+class _Card(BaseModel):
+    """What a weights file of ours says of its network, as far as a teacher needs it."""
+
+    classes: tuple[str, ...] | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+
+def _card(path: Path) -> _Card:
+    """Empty for a file that is not one of ours."""
+    try:
+        return _Card.model_validate_json(read_metadata(path).get("mfkd", "{}"))
+    except ValidationError:
+        raise CheckpointError(f"teacher weights {path}: their description cannot be read; export them again.") from None
+
+
+def _check_pretrained(config: TeacherConfig, network: nn.Module) -> None:
+    """Libraries put a new head, which has learnt nothing, on a pretrained network that is to have other classes."""
+    own = (getattr(network, "pretrained_cfg", None) or {}).get("num_classes")
+    if config.head == "keep" and own and config.classes not in (None, own):
+        raise CheckpointError(
+            f"teacher {config.model} is pretrained on {own} classes, got teacher.classes={config.classes}; leave it "
+            "out to use the maps alone, or use teacher.head=tune to fit a new head."
+        )
+
+
+def _check_classes(path: Path, own: tuple[str, ...] | None, wanted: tuple[str, ...]) -> None:
     """As many classes under other names would teach nonsense in silence."""
-    if own is None or len(own) != len(wanted) or tuple(own) == wanted:
+    if own is None or len(own) != len(wanted) or own == wanted:
         return
     position = next(i for i, (a, b) in enumerate(zip(own, wanted, strict=True)) if a != b)
     raise ConfigError(
@@ -74,15 +105,6 @@ def _check_classes(path: Path, own: list[str] | None, wanted: tuple[str, ...]) -
     )
 
 
-def _own_statistic(network: nn.Module, name: str) -> tuple[float, ...] | None:
-    """What timm, or our adapter of torchvision, says that a pretrained network was trained with."""
-    return _tuple((getattr(network, "pretrained_cfg", None) or {}).get(name))
-
-
 def _for_channels(values: tuple[float, ...] | None, channels: int) -> tuple[float, ...] | None:
     """Colour statistics for grey images are averaged, as timm adapts a pretrained stem."""
     return (sum(values) / len(values),) if values and channels == 1 else values
-
-
-def _tuple(value: list[float] | tuple[float, ...] | None) -> tuple[float, ...] | None:
-    return tuple(value) if value else None

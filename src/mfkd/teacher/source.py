@@ -2,10 +2,24 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Protocol
 
 from mfkd.methods.objective import Objective
 from mfkd.teacher.frozen import FrozenTeacher
 from mfkd.types import Batch, Knowledge, Taps, TapSpec
+
+
+class Source(Protocol):
+    """What a distiller asks about the teacher; neither it nor the trainer can tell whether the answer is live."""
+
+    def raw(self, batch: Batch) -> Knowledge:
+        """Logits and raw taps; what a preparation is fed."""
+
+    def knowledge(self, batch: Batch) -> Knowledge:
+        """What the methods are fed."""
+
+    def ahead(self, batch: Batch) -> Knowledge | None:
+        """The knowledge, where it is better read before the step; None where it is computed in it."""
 
 
 class LiveSource:
@@ -30,8 +44,17 @@ class LiveSource:
 
     def knowledge(self, batch: Batch) -> Knowledge:
         """What the methods are fed: their transforms of the taps, and the logits if one needs them."""
-        raw = self.raw(batch)
+        wanted = self.objective.needs.logits
+        raw = self.raw(batch) if wanted else Knowledge(None, self.teacher.maps(batch.image, self.specs))
         taps: Taps = {}
         for _, method in self.objective.named():
             taps |= method.knowledge({name: raw.taps[name] for name in method.needs.teacher})
-        return Knowledge(raw.logits if self.objective.needs.logits else None, taps)
+        return Knowledge(raw.logits, taps)
+
+    def quicken(self, shape: tuple[int, int, int]) -> None:
+        """Let the teacher answer the fast way for images of `shape`; see `FrozenTeacher.quicken`."""
+        self.teacher.quicken(shape, self.specs, logits=self.objective.needs.logits)
+
+    def ahead(self, batch: Batch) -> Knowledge | None:  # noqa: ARG002
+        """None: the network answers within the step."""
+        return None

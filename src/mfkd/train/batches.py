@@ -41,6 +41,7 @@ def training_batches(  # noqa: PLR0917 - rank and world belong together
         accumulate=training.accumulate if accumulate is None else accumulate,
         dtype=dtype(training),
         channels_last=training.channels_last,
+        views=None if job.kind == "teacher" else job.config.augment.views,
         labelled_only=job.kind != "distilled",
         steps=len(data.train) // training.batch_size if job.kind == "alone" else None,
     )

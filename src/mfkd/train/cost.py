@@ -23,19 +23,24 @@ def cost(network: nn.Module, input_shape: tuple[int, int, int]) -> dict[str, flo
         parameters (count), flops (two a multiply-add, from torch's own counter), latency_ms (median
         at batch 1, at least one second of repeats).
     """
+    with eval_mode(network):
+        latency = _latency(network, _image(network, input_shape))
+    return {**size(network, input_shape), "latency_ms": 1000 * latency}
+
+
+@torch.no_grad()
+def size(network: nn.Module, input_shape: tuple[int, int, int]) -> dict[str, float]:
+    """The part of `cost` that no machine changes: parameters and flops."""
     from torch.utils.flop_counter import FlopCounterMode
 
+    with eval_mode(network), FlopCounterMode(display=False) as counter:
+        network(_image(network, input_shape))
+    return {"parameters": sum(p.numel() for p in network.parameters()), "flops": counter.get_total_flops()}
+
+
+def _image(network: nn.Module, input_shape: tuple[int, int, int]) -> Tensor:
     first = next(network.parameters())
-    image = torch.zeros(1, *input_shape, device=first.device, dtype=first.dtype)
-    with eval_mode(network):
-        with FlopCounterMode(display=False) as counter:
-            network(image)
-        latency = _latency(network, image)
-    return {
-        "parameters": sum(p.numel() for p in network.parameters()),
-        "flops": counter.get_total_flops(),
-        "latency_ms": 1000 * latency,
-    }
+    return torch.zeros(1, *input_shape, device=first.device, dtype=first.dtype)
 
 
 def _latency(network: nn.Module, image: Tensor) -> float:

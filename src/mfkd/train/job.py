@@ -5,8 +5,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from mfkd.config import RunConfig, TrainConfig, fingerprint, settings
+from mfkd.config import ModelConfig, RunConfig, TrainConfig, fingerprint, settings
 from mfkd.files import sha256
+from mfkd.models import local_files
 from mfkd.train.meter import Meter
 
 
@@ -30,22 +31,45 @@ class Job:
 
     @cached_property
     def teacher_sha256(self) -> str:
-        """Digest of the teacher's weights file; "" where there is none, or the job does not depend on it."""
-        weights = self.config.teacher.weights
-        return sha256(Path(weights).expanduser()) if weights is not None and self.kind == "distilled" else ""
+        """Digests of the teachers' weights files; "" where there are none, or the job does not depend on them."""
+        if self.kind != "distilled":
+            return ""
+        files = [teacher.weights for teacher in (self.config.teacher, *self.config.teachers)]
+        return "+".join(sha256(Path(file).expanduser()) for file in files if file is not None)
+
+    @cached_property
+    def files_sha256(self) -> list[str]:
+        """Digests of the files from which the trained network starts, and of the code of the user's own networks."""
+        student, teachers = self.config.student, [self.config.teacher, *self.config.teachers]
+        networks: list[ModelConfig] = [] if self.kind == "teacher" else [student]
+        networks += {"teacher": teachers[:1], "alone": [], "distilled": teachers}[self.kind]
+        files = [file for network in networks for file in local_files(network.model)]
+        if self.kind != "teacher" and student.weights is not None:
+            files.append(Path(student.weights).expanduser())
+        return [sha256(file) for file in files]
 
     @cached_property
     def hash(self) -> str:
         """Over all that can change this training: a student alone does not depend on teacher or method."""
-        parts = {"teacher": ("student", "method"), "alone": ("teacher", "method"), "distilled": ()}[self.kind]
+        parts = {"teacher": ("student", "method"), "alone": ("teacher", "teachers", "method"), "distilled": ()}[
+            self.kind
+        ]
         chosen = {
             name: value for name, value in settings(self.config).items() if name not in (*parts, "train", "cache")
         }
         if self.kind == "teacher":
             chosen["teacher"].pop("train")  # it is part of `training`
+            chosen["teacher"].pop("weight")
+            chosen["augment"].pop("views")
         if self.teacher_sha256:
             chosen["teacher_sha256"] = self.teacher_sha256
-        return fingerprint({**chosen, "training": self.training.model_dump(mode="json"), "kind": self.kind})
+        if self.files_sha256:
+            chosen["files_sha256"] = self.files_sha256
+        if self.kind == "distilled" and self.config.cache.views is not None:
+            chosen["storage"] = self.config.cache.dtype  # the knowledge is rounded to it
+        # Compiling changes roundings alone, as another processor does.
+        training = self.training.model_dump(mode="json", exclude={"compile"})
+        return fingerprint({**chosen, "training": training, "kind": self.kind})
 
     @property
     def checkpoint(self) -> Path:
@@ -82,7 +106,10 @@ class State:
         rows: one row of the log an epoch.
         seconds: of training, without evaluation; `preparation_seconds` before it.
         prepared: whether the methods' stages before training are done.
+        prepared_epochs: first epochs of the run that such stages took for themselves.
+        compiled: networks that run compiled, see `train.compile`; None until it is decided.
         meter: losses and hits of the epoch so far.
+        processes: how many there were, from the start and after each resumption with another number.
     """
 
     epoch: int = 0
@@ -91,4 +118,7 @@ class State:
     seconds: float = 0.0
     preparation_seconds: float = 0.0
     prepared: bool = False
+    prepared_epochs: int = 0
+    compiled: list[str] | None = None
     meter: Meter = field(default_factory=Meter)
+    processes: list[int] = field(default_factory=list)

@@ -3,30 +3,34 @@
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list, gather_object
 from torch import nn
 
 from mfkd.data import ImageData, eval_loader
 from mfkd.distill import Distiller, DistillOutput
-from mfkd.errors import ConfigError, TrainingError
+from mfkd.errors import TrainingError
 from mfkd.files import write_csv
 from mfkd.records import RunRecord
 from mfkd.seeding import derive
 from mfkd.train.batches import training_batches
-from mfkd.train.checkpoint import fitting, load_checkpoint, restore_optimizer, save_checkpoint
+from mfkd.train.checkpoint import fitting, load_newest, restore_optimizer, save_checkpoint
+from mfkd.train.compile import Compiled, compile_networks
 from mfkd.train.evaluate import evaluate
+from mfkd.train.finetune import freeze, rest
 from mfkd.train.interrupt import Interrupt, Interrupted
 from mfkd.train.job import Job, State
 from mfkd.train.meter import Meter
-from mfkd.train.optim import Average, build_optimizer, lr_factor, set_lr
+from mfkd.train.optim import Average, build_optimizer, lr_factor, parameter_groups, set_lr
 from mfkd.train.outcome import make_record
+from mfkd.train.pace import Pace
 from mfkd.train.prepare import Passes, broadcast
 from mfkd.train.progress import Display, epoch_line
 from mfkd.train.runtime import dtype, finish
+from mfkd.train.snapshot import restored, snapshot
 from mfkd.types import Batch
 
 READ_EVERY = 50  # updates between looks at the loss; each look waits for the device
@@ -48,53 +52,68 @@ def fit(job: Job, distiller: Distiller, data: ImageData, accelerator: Accelerato
 
     Raises:
         TrainingError: the loss is not finite; the last good checkpoint is intact.
-        Interrupted: after Ctrl-C, once everything is on disk.
+        Interrupted: after Ctrl-C, SIGTERM or SIGUSR1, once everything is on disk.
     """
-    return _Fit(job, distiller, data, accelerator).run()
+    return Fit(job, distiller, data, accelerator).run()
 
 
-class _Fit:
+class Fit:
+    """One training under way; `fit` runs it, `profile` takes single updates of it."""
+
     def __init__(self, job: Job, distiller: Distiller, data: ImageData, accelerator: Accelerator) -> None:
         self.job, self.training, self.data, self.accelerator = job, job.training, data, accelerator
         self.rank, self.world = accelerator.process_index, accelerator.num_processes
         self.main = accelerator.is_main_process
-        self.state = State()
+        self.state = State(processes=[self.world])
         self.distiller = distiller.to(accelerator.device, dtype(self.training))
+        self.shape = (data.channels, *data.size)
+        self.resting = freeze(distiller.student, self.training.freeze, self.shape)
         self.loader = training_batches(job, data, accelerator.device, self.rank, self.world)
         self.total = self.training.epochs * self.loader.steps
+        self.compiled = Compiled()
 
     def run(self) -> tuple[RunRecord, nn.Module]:
-        saved = load_checkpoint(self.job.checkpoint)
+        """What `fit` returns."""
+        self.display = Display(self.job.title, self.main)
+        saved = load_newest(self.job.checkpoint, self.display.tell)
         if saved is not None:
-            self._restore_state(saved)
+            self.state = restored(self.job, saved, self.distiller, self.rank, self.world)
+            if self.main:
+                self._log()
         if self.training.channels_last:
             self.distiller.to(memory_format=torch.channels_last)
+        self.distiller.quicken()
         done = self.state.epoch * self.loader.steps + self.state.step
         with (
-            Interrupt(active=self.world == 1) as self.interrupt,
-            Display(self.job.title, self.main) as self.display,
+            Interrupt(insist=self.world == 1) as self.interrupt,
+            self.display,
         ):
+            self.pace = Pace(self.job.config.checkpoint, self.interrupt, self.accelerator)
             if not self.state.prepared:
                 self._prepare()
-            self._set_up(saved)
-            self.display.begin(self.total, done)
+                done = self.state.epoch * self.loader.steps
             try:
+                self.set_up(saved, self.total - done)
+                self.display.begin(self.total, done)
                 while self.state.epoch < self.training.epochs:
                     self._epoch()
             finally:
+                self.compiled.remove()
                 finish(self.accelerator)
-            if self.interrupt.pending:
+            self.pace.look(self.total, last=True)
+            if self.pace.signum:
                 raise self._stopped("at its end")
         record = make_record(self.job, self.state, self.distiller, self.total, self.accelerator)
         return record, self._result()
 
-    def _set_up(self, saved: dict[str, Any] | None) -> None:
+    def set_up(self, saved: dict[str, Any] | None, steps: int) -> None:
+        """Build the optimiser, compile what pays in so many updates, and wrap all for the device."""
         student = self.distiller.student
-        self.average = Average(student, self.training.ema) if self.training.ema else None
+        self.average = Average(self.distiller.deployed(), self.training.ema) if self.training.ema else None
         if self.training.sync_batchnorm:
             self.distiller.student = nn.SyncBatchNorm.convert_sync_batchnorm(student)
         self.parameters = self.distiller.trainable_parameters()
-        optimizer = build_optimizer(self.parameters, self.training)
+        optimizer = build_optimizer(parameter_groups(self.distiller, self.training, self.shape), self.training)
         scaler = getattr(self.accelerator, "scaler", None)
         with fitting(self.job.checkpoint):
             if saved is not None and saved["optimizer"] is not None:
@@ -103,32 +122,55 @@ class _Fit:
                     self.average.load_state_dict(saved["average"])
                 if scaler is not None and saved["scaler"]:
                     scaler.load_state_dict(saved["scaler"])
+        self._compile(steps)
         self.model, self.optimizer = self.accelerator.prepare(self.distiller, optimizer)
         if self.job.config.log.trackers:
             self.accelerator.init_trackers("mfkd")
 
+    def _compile(self, steps: int) -> None:
+        if steps == 0:
+            return
+        begun = time.perf_counter()
+        self._train_mode()
+        self.compiled = compile_networks(
+            self.distiller,
+            self.training,
+            batch=self.training.batch_size // (self.world * self.training.accumulate),
+            steps=steps * self.training.accumulate,
+            known=self.state.compiled,
+            autocast=self.accelerator.autocast,
+            agree=lambda own: all(gather_object([own])),
+        )
+        self.state.compiled = self.compiled.names
+        self.distiller.notes += self.compiled.notes
+        self.state.preparation_seconds += time.perf_counter() - begun
+
+    def _train_mode(self) -> None:
+        self.distiller.train()
+        rest(self.distiller.student, self.resting)
+
     def _result(self) -> nn.Module:
         """The network to evaluate and keep."""
-        return self.average.module if self.average is not None else self.distiller.student
+        return self.distiller.deployed() if self.average is None else self.average.module
 
     def _epoch(self) -> None:
-        state, begun = self.state, time.perf_counter()
+        state, self.begun = self.state, time.perf_counter()
         batches = self.loader.epoch(state.epoch, state.step)
-        self.model.train()
+        self._train_mode()
         while state.step < self.loader.steps:
-            if self.interrupt.pending:
-                state.seconds += time.perf_counter() - begun
-                if state.step:
-                    self._means()  # refuses to save what is broken
-                self._save()
+            if self.pace.signum or self.pace.due:
+                self._save_within()
+            if self.pace.signum:
                 raise self._stopped(f"in epoch {state.epoch + 1} of {self.training.epochs}")
-            lr = self._update(batches)
+            lr = self.update(batches)
             state.step += 1
             self.display.step(self.training.batch_size)
-            if state.step % READ_EVERY == 0 or state.step == self.loader.steps:
+            last = state.step == self.loader.steps
+            self.pace.look(state.epoch * self.loader.steps + state.step, last)
+            if state.step % READ_EVERY == 0 or last:
                 means = self._means()
                 self.display.state(f"loss {means['loss']:.3f} top1 {means['train_top1']:.1f}")
-        state.seconds += time.perf_counter() - begun
+        self._count_seconds()
         row = {
             "epoch": state.epoch + 1,
             "lr": lr,
@@ -140,10 +182,12 @@ class _Fit:
         state.rows.append(row)
         state.epoch, state.step, state.meter = state.epoch + 1, 0, Meter()
         self._save()
+        if self.main:
+            self._log()
         self.accelerator.log({name: value for name, value in row.items() if name != "epoch"}, step=state.epoch)
         self.display.epoch(epoch_line(row, self.training.epochs, self.loader.steps * self.training.batch_size))
 
-    def _update(self, batches: Iterator[Batch]) -> float:
+    def update(self, batches: Iterator[Batch]) -> float:
         """One optimiser update over all accumulated parts; returns the learning rate used."""
         step = self.state.epoch * self.loader.steps + self.state.step
         lr = self.training.lr * lr_factor(self.training, step, self.loader.steps)
@@ -152,8 +196,9 @@ class _Fit:
         torch.manual_seed(derive(self.job.seed, "step", step, self.rank))
         for _ in range(self.training.accumulate):
             batch = next(batches)
+            known = self.distiller.ahead(batch)
             with self.accelerator.accumulate(self.model):
-                out: DistillOutput = self.model(batch.image, batch.label, batch.index, batch.target)
+                out: DistillOutput = self.model(batch.image, batch.label, batch.index, batch.target, known)
                 self.accelerator.backward(out.loss)
                 if self.training.clip is not None and self.accelerator.sync_gradients:
                     self.accelerator.clip_grad_norm_(self.parameters, self.training.clip)
@@ -161,7 +206,7 @@ class _Fit:
                 self.optimizer.zero_grad()
             self.state.meter.add(out, batch.label)
         if self.average is not None:
-            self.average.update(self.distiller.student)
+            self.average.update(self.distiller.deployed())
         return lr
 
     def _means(self) -> dict[str, float]:
@@ -180,10 +225,11 @@ class _Fit:
             )
         return means
 
-    def _stopped(self, where: str) -> Interrupted:
+    def _stopped(self, where: str, signum: int = 0) -> Interrupted:
         return Interrupted(
             f"{self.job.title}: stopped {where}; the same command goes on from here. "
-            f"Everything is in {self.job.folder}."
+            f"Everything is in {self.job.folder}.",
+            signum or self.pace.signum,
         )
 
     def _evaluate(self, epoch: int) -> dict[str, float]:
@@ -206,10 +252,12 @@ class _Fit:
     def _prepare(self) -> None:
         begun = time.perf_counter()
         torch.manual_seed(derive(self.job.seed, "preparation"))
+        taken = [0]
         if self.main:
             passes = Passes(training_batches(self.job, self.data, self.accelerator.device, accumulate=1))
-            self.distiller.prepare(passes, autocast=self.accelerator.autocast, on_step=self._prepared)
+            taken = [self.distiller.prepare(passes, autocast=self.accelerator.autocast, on_step=self._prepared)]
         broadcast(self.distiller)
+        self.state.epoch = self.state.prepared_epochs = broadcast_object_list(taken)[0]
         self.state.prepared = True
         self.state.preparation_seconds = time.perf_counter() - begun
         self._save()
@@ -217,35 +265,32 @@ class _Fit:
     def _prepared(self, name: str, done: int, total: int) -> None:
         self.display.prepared(name, done, total)
         if self.interrupt.pending:
-            raise self._stopped("while preparing, which starts anew")
+            raise self._stopped("while preparing, which starts anew", self.interrupt.signum)
+
+    def _count_seconds(self) -> None:
+        now = time.perf_counter()
+        self.state.seconds, self.begun = self.state.seconds + now - self.begun, now
+
+    def _save_within(self) -> None:
+        """A checkpoint in the middle of an epoch."""
+        self._count_seconds()
+        if self.state.step:
+            self._means()  # refuses to save what is broken
+        self._save()
+        self.begun = time.perf_counter()
 
     def _save(self) -> None:
-        if not self.main:
-            return
-        optimizer = getattr(self, "optimizer", None)
-        average = getattr(self, "average", None)
-        scaler = getattr(self.accelerator, "scaler", None)
-        save_checkpoint(
-            self.job.checkpoint,
-            {
-                "hash": self.job.hash,
-                "seed": self.job.seed,
-                "model": self.distiller.state_dict(),
-                "optimizer": optimizer.state_dict() if optimizer is not None else None,
-                "average": average.state_dict() if average is not None else None,
-                "scaler": scaler.state_dict() if scaler is not None else None,
-                "state": asdict(self.state),
-            },
-        )
-        if self.state.rows:
-            columns = dict.fromkeys(name for row in self.state.rows for name in row)
-            write_csv(self.job.folder / "log.csv", self.state.rows, columns)
+        """Called by every process; done when all know that it is on the disk."""
+        sums = gather_object([{name: value.cpu() for name, value in self.state.meter.sums.items()}])
+        if self.main:
+            parts = {name: getattr(self, name, None) for name in ("optimizer", "average")}
+            parts["scaler"] = getattr(self.accelerator, "scaler", None)
+            found = snapshot(self.job, self.state, self.distiller, sums[1:], **parts)
+            save_checkpoint(self.job.checkpoint, found, self.job.config.checkpoint.keep)
+        self.accelerator.wait_for_everyone()
+        self.pace.written()
 
-    def _restore_state(self, saved: dict[str, Any]) -> None:
-        with fitting(self.job.checkpoint):
-            if (saved["hash"], saved["seed"]) != (self.job.hash, self.job.seed):
-                raise ConfigError(
-                    f"{self.job.folder} holds an unfinished run of other settings; choose another folder with out=."
-                )
-            self.distiller.load_state_dict(saved["model"])
-            self.state = State(**{**saved["state"], "meter": Meter(**saved["state"]["meter"])})
+    def _log(self) -> None:
+        columns = dict.fromkeys(name for row in self.state.rows for name in row)
+        if columns:
+            write_csv(self.job.folder / "log.csv", self.state.rows, columns)

@@ -74,6 +74,11 @@ class Display:
         if self.bar is not None:
             self.bar.update(self.task, completed=done, total=total or None, state=name)
 
+    def tell(self, text: str) -> None:
+        """A line on the first process, on a terminal too."""
+        if self.active:
+            self.console.print(f"{self.title}: {text}", highlight=False, markup=False)
+
     def epoch(self, text: str) -> None:
         """One line an epoch, where there is no terminal."""
         if self.active and self.bar is None:

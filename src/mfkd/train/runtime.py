@@ -2,6 +2,9 @@
 
 import atexit
 import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from functools import cache
 from importlib.util import find_spec
@@ -13,7 +16,7 @@ from accelerate.state import AcceleratorState, GradientState
 from accelerate.utils import InitProcessGroupKwargs, ProjectConfiguration
 
 from mfkd.config import LogConfig, TrainConfig
-from mfkd.errors import ConfigError
+from mfkd.errors import ConfigError, TrainingError
 
 PATIENCE = timedelta(hours=6)  # of the processes that wait while the first one prepares a method
 
@@ -74,6 +77,25 @@ def share() -> tuple[int, int]:
     """(rank, world) of those that can add up what they measure; (0, 1) where there is no process group."""
     group = torch.distributed
     return (group.get_rank(), group.get_world_size()) if group.is_initialized() else (0, 1)
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """A block in which the end of another process is told in one line.
+
+    Raises:
+        TrainingError: this process waited for one that is gone.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        # gloo raises the base class; the words are those of its and NCCL's sockets.
+        if not torch.distributed.is_initialized() or not re.search(r"gloo|NCCL|onnection (closed|reset)", str(error)):
+            raise
+        raise TrainingError(
+            "another process of this training has ended, and the launcher tells which and why; "
+            "start the same command again, it goes on from the last checkpoint."
+        ) from error
 
 
 @cache

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from mfkd.data import ImageData, eval_loader
 from mfkd.distill import Distiller
 from mfkd.errors import ConfigError
+from mfkd.methods.projected import NOTE, Projected
 from mfkd.records import RunRecord
 from mfkd.seeding import seeded
 from mfkd.train.cost import cost
@@ -54,7 +55,9 @@ def train(
     metrics = measure(network, data, job, reference)
     if accelerator.is_main_process:
         save_student(job.weights, network, card)
-        record = record.model_copy(update={"metrics": {**metrics, **cost(network, (data.channels, *data.size))}})
+        metrics |= cost(network, (data.channels, *data.size))
+        notes = [*record.notes, *([NOTE] if isinstance(network, Projected) else [])]
+        record = record.model_copy(update={"metrics": metrics, "notes": notes})
         record.save(job.record)
     accelerator.wait_for_everyone()
     return RunRecord.load(job.record)

@@ -1,20 +1,22 @@
 """The trained network as one safetensors file that tells how to build and feed it."""
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from mfkd.data.load import EVAL_CROP
+from mfkd.data.preprocess import CROP
 from mfkd.data.sets import SMALL
 from mfkd.errors import CheckpointError
+from mfkd.methods.projected import Projected, Projection
 from mfkd.models import build_model
-from mfkd.models.weights import load_weights, read_weights, save_weights
+from mfkd.models.weights import load_weights, read_metadata, read_weights, save_weights
 
 KEY = "mfkd"
-NAMES = ("student.safetensors", "teacher.safetensors")
+NAMES = ("student.safetensors", "teacher.safetensors", "model.safetensors")
+"""Of a training, of a teacher's, and of what `mfkd export` wrote."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,8 @@ class Card:
         options: keyword options of `build_model`.
         side: `ImageData.resize`: shorter side in px that an image is scaled to before the central crop
             of `size`; None scales it to `size` outright.
+        interpolation: `ImageData.interpolation`, where there is a `side`.
+        projection: what stands in the place of the network's own classifier, see `methods.projected`; None: nothing.
     """
 
     model: str
@@ -40,16 +44,29 @@ class Card:
     std: tuple[float, ...]
     options: dict[str, Any] = field(default_factory=dict)
     side: int | None = None
+    interpolation: str = "bilinear"
+    projection: Projection | None = None
+
+    @property
+    def preprocessing(self) -> dict[str, Any]:
+        """What the network was fed, under the names of the recipe's `data`."""
+        own: dict[str, Any] = {"mean": self.mean, "std": self.std}
+        if self.side is not None:
+            height = self.size[0]
+            own |= {"image_size": height, "crop": height / self.side, "interpolation": self.interpolation}
+        return own
 
 
 def save_student(path: Path, network: nn.Module, card: Card) -> None:
-    """Write weights and card, atomically."""
+    """Write weights and card, atomically; a `Projected` network adds its own part to the card."""
+    if isinstance(network, Projected):
+        card = replace(card, projection=network.projection)
     save_weights(path, network.state_dict(), {KEY: json.dumps(asdict(card)), "model": card.model})
 
 
 def read_card(path: Path) -> Card | None:
     """The card of a weights file, or None where the file is not one of ours."""
-    _, metadata = read_weights(path)
+    metadata = read_metadata(path)
     if KEY not in metadata:
         return None
     try:
@@ -57,7 +74,9 @@ def read_card(path: Path) -> Card | None:
         for name in ("classes", "size", "mean", "std"):
             raw[name] = tuple(raw[name])
         if "side" not in raw:  # a file from before it was kept: what evaluation does unless told otherwise
-            raw["side"] = round(min(raw["size"]) / EVAL_CROP) if max(raw["size"]) > SMALL else None
+            raw["side"] = round(min(raw["size"]) / CROP) if max(raw["size"]) > SMALL else None
+        if raw.get("projection") is not None:
+            raw["projection"] = Projection.of(raw["projection"])
         return Card(**raw)
     except (ValueError, TypeError, KeyError) as error:
         raise CheckpointError(
@@ -74,7 +93,8 @@ def load_with_card(path: str | Path) -> tuple[nn.Module, Card]:
     """Rebuild a trained network in eval mode, with what its file says of it.
 
     Args:
-        path: a run folder, or a weights file written by mfkd.
+        path: a run folder, an export folder, or a weights file written by mfkd. The code of a user's own network
+            is run; it is looked for beside the file first, where an export puts it.
 
     Returns:
         The network on the CPU, and its card (class names, input size, normalisation).
@@ -85,11 +105,15 @@ def load_with_card(path: str | Path) -> tuple[nn.Module, Card]:
     found = weights_file(Path(path))
     card = read_card(found)
     if card is None:
+        read_weights(found)  # damaged, perhaps
         raise CheckpointError(
             f"{found} does not tell which network it is; give a run folder or a file written by mfkd."
         )
     options = {name: value for name, value in card.options.items() if name != "pretrained"}
-    network = build_model(card.model, num_classes=len(card.classes), in_channels=card.channels, **options)
+    name = located(found, card.model)
+    network = build_model(name, num_classes=len(card.classes), in_channels=card.channels, **options)
+    if card.projection is not None:
+        network = Projected(network, card.projection)
     load_weights(network, found)
     return network.eval(), card
 
@@ -101,4 +125,11 @@ def weights_file(path: Path) -> Path:
     for name in NAMES:
         if (path / name).is_file():
             return path / name
-    raise CheckpointError(f"{path} holds no {' or '.join(NAMES)}; is the run finished?")
+    raise CheckpointError(f"{path} holds no {', '.join(NAMES[:-1])} or {NAMES[-1]}; is the run finished?")
+
+
+def located(file: Path, model: str) -> str:
+    """The name of a network, with its code taken from beside its weights where it lies there."""
+    source, _, factory = model.rpartition(":")
+    code = file.parent / source
+    return f"{code}:{factory}" if source.endswith(".py") and code.is_file() else model

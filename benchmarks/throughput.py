@@ -1,0 +1,218 @@
+"""What distilling costs: our trainings and the usual research loop, in one process and one run.
+
+    python benchmarks/throughput.py --out throughput.json
+
+All trainings take turns, a few updates at a time, for several rounds; each ratio is worked out within a
+round, and told as the median over the rounds with the range. `--help` lists what can be left out. Nothing
+else should run on the machine.
+"""
+
+import argparse
+import json
+import random
+import runpy
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from trainings import Training, Workers, ours, plan_of, reference, teacher_alone, updates, with_workers
+
+from mfkd.pipeline import share_knowledge
+from mfkd.plan import Plan
+from mfkd.profile import process_peak, profile
+from mfkd.records import environment
+from mfkd.teachers import obtain_teacher
+from mfkd.train.shared import Shared
+
+PARTS = {
+    "bf16": {"precision": "fp32"},
+    "channels-last": {"channels_last": False},
+    "compile": {"compile": False},
+    "folding": {},
+    "input": {},
+}
+"""What is switched off, and how; without options it is done to the training once it stands."""
+
+
+def measure(trainings: dict[str, Training], batch: int, rounds: int, steps: int, warm: int) -> list[dict[str, float]]:
+    """Seconds an image of each training, for each round; the order changes from round to round."""
+    found, order = [], list(trainings)
+    shuffle = random.Random(0).shuffle  # noqa: S311 - no secret
+    for number in range(rounds + 1):
+        row = {}
+        shuffle(order)
+        for name in order:
+            one = trainings[name]
+            one.before()
+            for _ in range(warm):
+                one.step()
+            begun = time.perf_counter()
+            for _ in range(steps):
+                one.step()
+            row[name] = (time.perf_counter() - begun) / (steps * batch)
+            one.after()
+        if number:  # the first round warms up
+            found.append(row)
+            print(".", end="", flush=True, file=sys.stderr)
+    return found
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    """Median and range."""
+    return {"median": median(values), "low": min(values), "high": max(values)}
+
+
+RATIOS: dict[str, Callable[[dict[str, float]], float]] = {
+    "MFKD cached / plain student training": lambda r: r["mfkd cached"] / r["plain"],
+    "MFKD live / (plain + teacher forward)": lambda r: r["mfkd live"] / (r["plain"] + r["teacher"]),
+    "reference loop / MFKD cached": lambda r: r["reference kd"] / r["mfkd cached"],
+    "reference loop / MFKD live": lambda r: r["reference kd"] / r["mfkd live"],
+    "reference loop / KD live": lambda r: r["reference kd"] / r["kd live"],
+    "reference plain loop / our plain training": lambda r: r["reference plain"] / r["plain"],
+}
+
+
+def one(args: argparse.Namespace, pair: str, batch: int, *, parts: bool) -> dict[str, Any]:
+    """All figures of a pair of networks at a batch size."""
+    plan, cached_plan = plan_of(args, pair, batch), plan_of(args, pair, batch, views=args.views)
+    shared = share_knowledge(cached_plan, obtain_teacher(cached_plan), lambda _: None, always=True)
+    prepared = replace(shared, store=None)
+    workers = Workers(plan, batch, args.workers)
+    live = ours(plan, prepared)
+    kd = plan.config.model_copy(update={"method": "kd"})
+    fits = {"mfkd live": live, "plain": ours(plan, None), "mfkd cached": ours(cached_plan, shared),
+            "kd live": ours(Plan(kd, plan.data), Shared())}  # fmt: skip
+    trainings = {name: updates(fit) for name, fit in fits.items()}
+    trainings |= {
+        "teacher": teacher_alone(live),
+        "reference plain": reference(plan, workers, distilled=False),
+        "reference kd": reference(plan, workers, distilled=True),
+    }
+    if parts:
+        for name, options in PARTS.items():
+            changed = ours(plan_of(args, pair, batch, **options), prepared, fold=name != "folding")
+            fits[name] = changed
+            trainings[f"without {name}"] = with_workers(changed, workers) if name == "input" else updates(changed)
+    rounds = measure(trainings, batch, args.rounds, args.steps, args.warm)
+    ratios = {name: spread([ratio(row) for row in rounds]) for name, ratio in RATIOS.items()}
+    taken = {name: spread([1 / row[name] for row in rounds]) for name in trainings}
+    part_ratios = {
+        name: spread([row[f"without {name}"] / row["mfkd live"] for row in rounds]) for name in PARTS if parts
+    }
+    if parts:
+        part_ratios["cache"] = spread([row["mfkd live"] / row["mfkd cached"] for row in rounds])
+    build = shared.seconds.get("cache", 0.0) / (args.views * len(cached_plan.data.train))
+    gained = median(row["mfkd live"] - row["mfkd cached"] for row in rounds)
+    found = {
+        "images_per_second": taken,
+        "ratios": ratios,
+        "parts": part_ratios,
+        "compiled": {name: fit.compiled.names for name, fit in fits.items()},
+        "cache": {
+            "views": args.views,
+            "seconds_an_image_and_view": build,
+            "megabytes_an_image_and_view": 1e-6 * shared.store.manifest.total / len(cached_plan.data.train) / args.views
+            if shared.store else 0.0,
+            "break_even_epochs_a_view": build / gained if gained > 0 else None,
+        },
+    }  # fmt: skip
+    for fit in fits.values():
+        fit.compiled.remove()
+    found["profile"] = profile(cached_plan, args.steps * args.rounds)
+    if args.memory:
+        peaks = {name: _peak(args, pair, batch, name) for name in ("plain", "cached")}
+        found["peak_mb"] = {name: peak / 1e6 for name, peak in peaks.items()}
+        found["memory"] = peaks["cached"] / peaks["plain"]
+    return found
+
+
+def _peak(args: argparse.Namespace, pair: str, batch: int, kind: str) -> int:
+    """Bytes that a process of its own holds at most in a few updates."""
+    words = [sys.executable, __file__, "--peak", kind, "--pairs", pair, "--batches", str(batch)]
+    for name in ("folder", "data", "images", "fraction", "views", "seen", "threads"):
+        words += [f"--{name}", str(getattr(args, name))]
+    return int(subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()[-1])
+
+
+def peak(args: argparse.Namespace) -> int:
+    """What `_peak` starts."""
+    (pair,), (batch,) = args.pairs, args.batches
+    if args.peak == "plain":
+        fit = ours(plan_of(args, pair, batch), None)
+    else:
+        plan = plan_of(args, pair, batch, views=args.views)
+        fit = ours(plan, share_knowledge(plan, obtain_teacher(plan), lambda _: None, always=True))
+    train = updates(fit)
+    for _ in range(10):
+        train.step()
+    return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else process_peak()
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", nargs="+", default=["resnet56:resnet20", "vgg13:vgg8"], help="teacher:student")
+    parser.add_argument("--batches", nargs="+", type=int, default=[64, 128], help="batch sizes")
+    parser.add_argument("--data", default="generated", help="generated, or a data.name such as parquet:PATH")
+    parser.add_argument("--images", type=int, default=4096, help="generated images")
+    parser.add_argument("--fraction", type=float, default=0.1, help="share of the images of --data")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--steps", type=int, default=6, help="updates a round that are timed")
+    parser.add_argument("--warm", type=int, default=2, help="updates before them")
+    parser.add_argument("--workers", type=int, default=2, help="worker processes of the reference loop")
+    parser.add_argument("--views", type=int, default=1, help="views in the knowledge cache")
+    parser.add_argument(
+        "--seen",
+        type=int,
+        default=12_000_000,
+        help="images of the whole run, for train.compile=auto (240 epochs of CIFAR)",
+    )
+    parser.add_argument("--threads", type=int, default=0, help="threads of torch; 0: its own choice")
+    parser.add_argument("--no-parts", dest="parts", action="store_false", help="leave the parts out")
+    parser.add_argument("--no-memory", dest="memory", action="store_false", help="leave the memory out")
+    parser.add_argument("--out", type=Path, help="JSON file")
+    parser.add_argument("--folder", help=argparse.SUPPRESS)
+    parser.add_argument("--peak", choices=["plain", "cached"], help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    if args.peak:
+        print(peak(args))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        args.folder = args.folder or folder
+        begun = time.perf_counter()
+        found = {
+            pair: {batch: one(args, pair, batch, parts=args.parts and batch == args.batches[0])
+                   for batch in args.batches}
+            for pair in args.pairs
+        }  # fmt: skip
+        settings = {k: v for k, v in vars(args).items() if k not in ("folder", "peak", "out", "pairs", "batches")}
+        record = {
+            "pairs": found,
+            "settings": settings,
+            "environment": environment("cuda" if torch.cuda.is_available() else "cpu"),
+            "seconds": time.perf_counter() - begun,
+        }
+    text = json.dumps(record, indent=1)
+    if args.out:
+        args.out.write_text(text)
+    print("\n" + table(json.loads(text)))
+
+
+def table(record: dict[str, Any]) -> str:
+    """The page's own tables, see docs/performance.py."""
+    page = runpy.run_path(str(Path(__file__).parents[1] / "docs" / "performance.py"))
+    text: str = page["tables"](record)
+    return text
+
+
+if __name__ == "__main__":
+    main()

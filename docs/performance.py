@@ -1,0 +1,144 @@
+"""Writes `docs/performance.md` from the records in `docs/records/throughput`: no figure in it is typed by hand.
+
+Run `python docs/performance.py` after adding a record of `benchmarks/throughput.py`; a test checks that page and
+records agree.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+HEAD = """# Performance
+
+Distilling should cost what plain training costs. This page says what is done for it, and how to measure it.
+
+## What is done
+
+- **The teacher** is asked through a copy of its weights in which every BatchNorm that a convolution alone feeds is
+  folded into that convolution. The copy is compared with the network, logits and taps, before it is used, and thrown
+  away if it answers otherwise; the teacher itself is not touched. If no method needs the logits, nothing is run after
+  the last tap. It runs in channels-last memory, in the precision of `train.precision`, and without gradients.
+- **The knowledge cache** (`cache.views=N`) takes the teacher out of the step altogether.
+- **Mixed precision** (`train.precision=bf16`) holds for both networks and for MFKD's fusion of the student's maps;
+  losses are computed in float32.
+- **Compiling** (`train.compile`): `auto` times the networks as they are, compiles what should repay its compile time
+  at least threefold within the updates that are left, and keeps it if it is measured to be 3% faster or more. The
+  choice is made once a run, alike on all processes, and is kept in the checkpoint. On a CPU the training of a
+  convolution network is nearly all convolutions, the same library calls either way, so a student is seldom worth it.
+- **The optimiser** updates all parameters in one fused call; gradients are set to none, not to zero.
+- **Input**: images in memory are augmented as a batch on the training device; large images are read ahead by worker
+  processes.
+- **The loop** reads losses and accuracy from the device every 50 updates and at no other time.
+
+## How to see where the time goes
+
+`mfkd profile RECIPE [key=value]` times the phases of single updates beside plain training of the same student on data
+that are already in memory; `--trace FILE` writes the trace of torch's profiler.
+
+## How to measure it
+
+`python benchmarks/throughput.py --out throughput.json` takes about 25 minutes on two cores with nothing else running.
+All trainings take turns, a few updates at a time, in one process; each ratio is worked out within one round and told
+as the median over the rounds, with the range in brackets. The reference loop (`benchmarks/reference.py`) is the usual
+one of distillation research: float32, contiguous memory, networks as written, the teacher asked in each step, PIL
+transforms in a DataLoader with workers. It does plain KD, which is cheaper than MFKD in that style would be.
+"""
+GOALS = (  # row, goal of each pair, whether the goal is an upper bound
+    ("MFKD cached / plain student training", {"resnet56:resnet20": 1.10, "vgg13:vgg8": 1.10}, True),
+    ("MFKD live / (plain + teacher forward)", {"resnet56:resnet20": 1.10, "vgg13:vgg8": 1.10}, True),
+    ("reference loop / MFKD cached", {"resnet56:resnet20": 4.0, "vgg13:vgg8": 2.8}, False),
+    ("reference loop / MFKD live", {"resnet56:resnet20": 2.3, "vgg13:vgg8": 1.8}, False),
+    ("reference plain loop / our plain training", {"resnet56:resnet20": 2.0, "vgg13:vgg8": 1.5}, False),
+    ("reference loop / KD live", {}, False),
+)
+OVERHEAD, MEMORY = 0.03, 1.05
+PARTS = {
+    "bf16": "bf16 instead of float32",
+    "channels-last": "channels-last memory",
+    "compile": "compiling",
+    "folding": "folding BatchNorms",
+    "input": "augmenting in batches instead of PIL in workers",
+    "cache": "the knowledge cache",
+}
+
+
+def page() -> str:
+    """The whole page."""
+    records = sorted((HERE / "records" / "throughput").glob("*.json"))
+    return HEAD + "".join(f"\n{tables(json.loads(path.read_text()))}" for path in records)
+
+
+def tables(record: dict[str, Any]) -> str:
+    """What one run of the benchmark found."""
+    columns = [(pair, batch, found) for pair, by in record["pairs"].items() for batch, found in by.items()]
+    heads = [f"{pair.replace(':', ' to ')}, {batch}" for pair, batch, _ in columns]
+    environment = record["environment"]
+    lines = [
+        f"## {environment['processor']}, {environment['threads']} threads",
+        "",
+        f"torch {environment['versions']['torch']}, commit {environment['commit']}, {environment['finished']}; "
+        f"{record['settings']['rounds']} rounds of {record['settings']['steps']} updates.",
+        "",
+        "Times an image, as ratios; columns are networks and batch size:",
+        "",
+        *_head(["", *heads]),
+    ]
+    for name, goals, upper in GOALS:
+        cells = [_ratio(found["ratios"][name], goals.get(pair), upper) for pair, _, found in columns]
+        lines.append(_row([name, *cells]))
+    lines.append(_row(["outside networks and optimiser, %", *(
+        _goal(f"{100 * found['profile']['overhead']:.1f}", found["profile"]["overhead"], OVERHEAD, "under 3")
+        for *_, found in columns)]))  # fmt: skip
+    if all("memory" in found for *_, found in columns):
+        cells = [_goal(f"{found['memory']:.3f}", found["memory"], MEMORY, "under 1.05") for *_, found in columns]
+        lines.append(_row(["peak memory, MFKD cached / plain", *cells]))
+    lines += ["", "Images a second:", "", *_head(["", *heads])]
+    for name in columns[0][2]["images_per_second"]:
+        rates = [found["images_per_second"].get(name) for *_, found in columns]
+        lines.append(_row([name, *("-" if rate is None else f"{rate['median']:,.0f}" for rate in rates)]))
+    split = [(head, found["parts"]) for head, (*_, found) in zip(heads, columns, strict=True) if found["parts"]]
+    if split:
+        lines += ["", "What MFKD live takes without one part, as a ratio to all of them (cache: live to cached):", ""]
+        lines += _head(["part", *(head for head, _ in split)])
+        lines += [_row([text, *(_ratio(parts[key]) for _, parts in split)]) for key, text in PARTS.items()]
+    lines += ["", "The knowledge cache, and the epochs after which a view has paid for itself in a single run "
+              "(shared by several runs, sooner):", "", *_head(["", *heads])]  # fmt: skip
+    caches = [found["cache"] for *_, found in columns]
+    lines.append(
+        _row(["building, ms an image and view", *(f"{1e3 * c['seconds_an_image_and_view']:.2f}" for c in caches)])
+    )
+    lines.append(
+        _row(["size, kB an image and view", *(f"{1e3 * c['megabytes_an_image_and_view']:.1f}" for c in caches)])
+    )
+    even = [c["break_even_epochs_a_view"] for c in caches]
+    lines.append(_row(["epochs a view", *("never" if e is None else f"{e:.2f}" for e in even)]))
+    lines += ["", "Phases of an update of MFKD cached, ms:", "", *_head(["", *heads])]
+    for phase in columns[0][2]["profile"]["phases"]:
+        lines.append(_row([phase, *(f"{f['profile']['phases'][phase]['ms']:.1f}" for *_, f in columns)]))
+    lines.append(_row(["whole step", *(f"{f['profile']['step_ms']:.1f}" for *_, f in columns)]))
+    return "\n".join(lines) + "\n"
+
+
+def _head(cells: list[str]) -> list[str]:
+    return [_row(cells), "|---" * len(cells) + "|"]
+
+
+def _row(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _ratio(value: dict[str, float], goal: float | None = None, upper: bool = False) -> str:
+    text = f"{value['median']:.2f} ({value['low']:.2f} to {value['high']:.2f})"
+    if goal is None:
+        return text
+    bound = f"at {'most' if upper else 'least'} {goal:g}"
+    return _goal(text, value["median"] if upper else -value["median"], goal if upper else -goal, bound)
+
+
+def _goal(text: str, value: float, bound: float, words: str) -> str:
+    return f"{text}; {words}: {'met' if value <= bound else 'missed'}"
+
+
+if __name__ == "__main__":
+    (HERE / "performance.md").write_text(page())

@@ -1,0 +1,197 @@
+"""One cell of a plan: one training in a folder of its own, carried out by whatever process gets it."""
+
+import traceback
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from filelock import FileLock
+
+from mfkd.config import RunConfig
+from mfkd.files import read_json, write_json, write_text
+from mfkd.validation import Frozen
+
+State = Literal["waiting", "running", "begun", "done", "failed"]
+
+
+class Cell(Frozen):
+    """One training, complete, so that another process or machine can do it.
+
+    Args:
+        kind: the teacher of a pair, its student alone, or distilled.
+        pair: name of the pair.
+        budget: name of the budget; "" where there is one.
+        method: name of the method in the plan; "" for the teacher.
+        seed: of the training.
+        config: the recipe; its `out` is the folder of all seeds of the method.
+    """
+
+    kind: Literal["teacher", "alone", "distilled"]
+    pair: str
+    budget: str = ""
+    method: str = ""
+    seed: int
+    config: RunConfig
+
+    @property
+    def key(self) -> str:
+        """Its name in the plan."""
+        last = "teacher" if self.kind == "teacher" else f"{self.method}/seed-{self.seed}"
+        return "/".join(part for part in (self.pair, self.budget, last) if part)
+
+    @property
+    def title(self) -> str:
+        """For people."""
+        name = "teacher" if self.kind == "teacher" else f"{self.method}, seed {self.seed}"
+        return ", ".join(part for part in (self.pair, self.budget, name) if part)
+
+    @property
+    def home(self) -> Path:
+        """Folder of the recipe."""
+        return Path(self.config.out)
+
+    @property
+    def teachers_in(self) -> Path:
+        """Folder of the pair, where its teachers lie."""
+        return self.home.parents[1 if self.budget else 0] if self.kind != "teacher" else self.home
+
+    @property
+    def folder(self) -> Path:
+        """Folder of this training."""
+        return self.home / "teacher" if self.kind == "teacher" else self.home / self.kind / f"seed-{self.seed}"
+
+    @property
+    def record(self) -> Path:
+        """What came out: the run record; for a teacher, its figures."""
+        return self.folder / ("figures.json" if self.kind == "teacher" else "record.json")
+
+    @property
+    def error(self) -> Path:
+        """What went wrong the last time."""
+        return self.folder / "error.json"
+
+    @property
+    def log(self) -> Path:
+        """Everything that was printed while it ran."""
+        return self.folder / "output.log"
+
+    @property
+    def done(self) -> bool:
+        """Whether all is there that it leaves."""
+        left = weights_of(self.config, self.home).values() if self.kind == "teacher" else [self.weights]
+        return self.record.exists() and all(path.exists() for path in left)
+
+    @property
+    def weights(self) -> Path:
+        """The trained student."""
+        return self.folder / "student.safetensors"
+
+    @property
+    def state(self) -> State:
+        """What the files in its folder say; nobody can tell by them whether it runs at the moment."""
+        if self.done:
+            return "done"
+        if self.error.exists():
+            return "failed"
+        return "begun" if (self.folder / "checkpoints" / "last.pt").exists() else "waiting"
+
+    @property
+    def failure(self) -> str:
+        """In one line what went wrong; "" where nothing did."""
+        return str(read_json(self.error)["error"]) if self.error.exists() else ""
+
+
+def attempt(cell: Cell) -> bool:
+    """Do a cell, or go on with it; whatever goes wrong is written into its folder.
+
+    Returns:
+        False if it was stopped by Ctrl-C; the same call goes on then.
+    """
+    from mfkd.train.interrupt import Interrupted
+
+    try:
+        cell.folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(cell.folder / ".lock"):  # a process that lost its master may be about to end
+            cell.error.unlink(missing_ok=True)
+            work(cell)
+    except (Interrupted, KeyboardInterrupt):
+        return False
+    except Exception as error:  # one broken cell must not end a plan of days
+        failed(cell, _line(error), traceback.format_exc())
+    return True
+
+
+def failed(cell: Cell, line: str, trace: str = "") -> None:
+    """Write down that a cell went wrong, in one line, and how, in full."""
+    if trace:
+        write_text(cell.folder / "error.log", trace)
+    write_json(cell.error, {"cell": cell.key, "error": line})
+
+
+def work(cell: Cell) -> None:
+    """Do a cell; the teacher of its pair is there already, and what its seeds share is made once.
+
+    Raises:
+        MfkdError: whatever the training refuses.
+        Interrupted: after Ctrl-C, once everything is on disk.
+    """
+    from mfkd.pipeline import claim_folder, share_knowledge, train_student
+    from mfkd.plan import open_plan
+    from mfkd.teachers import obtain_teacher, teacher_figures
+
+    if cell.kind == "teacher":
+        plan = open_plan(cell.config)
+        figures = teacher_figures(plan, obtain_teacher(plan))
+        return write_json(cell.record, figures)
+    plan = replace(open_plan(with_teachers(cell)), teachers_in=cell.teachers_in)
+    cell.home.mkdir(parents=True, exist_ok=True)
+    with FileLock(cell.home / ".lock"):  # one prepares, the other seeds of the method wait for it
+        claim_folder(plan)
+        teacher = obtain_teacher(plan)
+        shared = share_knowledge(plan, teacher, print) if cell.kind == "distilled" else None
+    train_student(plan, cell.kind, cell.seed, teacher, shared)
+    return None
+
+
+def with_teachers(cell: Cell) -> RunConfig:
+    """The recipe of a cell with the teachers that were trained for its pair, by their weights."""
+    config, files = cell.config, weights_of(cell.config, cell.teachers_in)
+    teachers = [
+        teacher.model_copy(update={"weights": str(files[number])}) if number in files else teacher
+        for number, teacher in enumerate((config.teacher, *config.teachers))
+    ]
+    return config.model_copy(update={"teacher": teachers[0], "teachers": tuple(teachers[1:])})
+
+
+def weights_of(config: RunConfig, folder: Path) -> dict[int, Path]:
+    """Where the teachers lie that a recipe trains, by their number from 0."""
+    from mfkd.teacher.load import is_ready
+
+    names = {
+        number: "teacher" if number == 0 else f"teacher-{number + 1}"
+        for number, teacher in enumerate((config.teacher, *config.teachers))
+        if not is_ready(teacher)
+    }
+    return {number: folder / name / "teacher.safetensors" for number, name in names.items()}
+
+
+def told(cell: Cell) -> dict[str, Any]:
+    """Accuracy and time of a finished cell, for lists; empty for others."""
+    if not cell.done:
+        return {}
+    value = read_json(cell.record)
+    if cell.kind == "teacher":
+        top1 = value.get("top1", {})
+        return {"top1": top1.get("mean"), "best": next(iter(top1.get("best", [])), None), "seconds": None}
+    return {
+        "top1": value["metrics"]["top1"],
+        "best": value["best"]["test_top1"],
+        "seconds": value["seconds"] + value["preparation_seconds"],
+    }
+
+
+def _line(error: Exception) -> str:
+    from mfkd.errors import MfkdError
+
+    text = " ".join(str(error).split())
+    return text if isinstance(error, MfkdError) else f"{type(error).__name__}: {text}".rstrip(": ")

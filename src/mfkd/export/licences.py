@@ -1,0 +1,54 @@
+"""What is known of the licences that an exported network inherits something from."""
+
+from pathlib import Path
+
+from mfkd.config import ModelConfig, RunConfig
+from mfkd.models.adapters import licence
+
+UNKNOWN = "not known"
+DATA = {
+    "digits": "CC BY 4.0 (Optical Recognition of Handwritten Digits, UCI Machine Learning Repository)",
+    "cifar10": "none stated by its authors",
+    "cifar100": "none stated by its authors",
+    "fashion_mnist": "MIT",
+}
+"""As their publishers state them."""
+
+
+def of_data(name: str) -> str:
+    """Of a data set by `data.name`."""
+    return DATA.get(name, UNKNOWN)
+
+
+def of_start(config: ModelConfig, trained: str) -> str:
+    """Of the weights that a network started from, or was taken from; `trained` where it had none."""
+    if config.weights is not None:
+        return f"{UNKNOWN} (file {Path(config.weights).name})"
+    if config.options.get("pretrained"):
+        told = licence(config.model)
+        return f"{told or UNKNOWN} (pretrained weights of {config.model})"
+    return trained
+
+
+def inherited(config: RunConfig, kind: str) -> dict[str, str]:
+    """What a network was made from, each with its licence; `kind` as in `RunRecord`."""
+    here = "none beyond that of the data (trained in this run from random weights)"
+    found = {f"data {shown(config.data.name)}": of_data(config.data.name)}
+    if config.data.unlabelled is not None:
+        found["images without labels"] = UNKNOWN
+    if kind == "distilled":
+        for teacher in (config.teacher, *config.teachers):
+            found[f"teacher {shown(teacher.model)}"] = of_start(teacher, here)
+    own = config.teacher if kind == "teacher" else config.student
+    found[f"first weights of {shown(own.model)}"] = of_start(own, "none (random)")
+    return found
+
+
+def shown(name: str) -> str:
+    """The name of a data set or network without the folders of this machine."""
+    source, colon, place = name.partition(":")
+    if colon and source in ("folder", "parquet", "local-dir"):
+        return f"{source}:{Path(place).name}"
+    if ".py:" in name:
+        return Path(name).name
+    return name

@@ -1,0 +1,72 @@
+"""Image files with Pillow alone, so that an exported network is asked without any training library."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from mfkd.errors import DataError
+
+Encoded = Path | bytes
+EXTENSIONS = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"))
+BROKEN = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+"""What Pillow raises on a file that is no image, or a damaged one."""
+
+
+def read_image(source: Encoded, channels: int, name: str = "") -> Image.Image:
+    """One image, converted to RGB (3 channels) or grey (1 channel).
+
+    Args:
+        source: a file, or the encoded image itself.
+        channels: 1 or 3.
+        name: what an error calls an encoded image; a file is called by its path.
+
+    Raises:
+        DataError: the image cannot be read.
+    """
+    mode = "L" if channels == 1 else "RGB"
+    try:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+            if image.mode == mode:
+                image.load()
+                return image
+            if image.mode.startswith("I;16"):  # 16 bits a pixel; Pillow's own conversion would clip at 255
+                return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert(mode)
+            if image.mode == "P" and "transparency" in image.info:
+                return image.convert("RGBA").convert(mode)
+            return image.convert(mode)
+    except BROKEN as error:
+        raise unreadable(source, name, error) from None
+
+
+def image_files(places: Sequence[str | Path]) -> list[Path]:
+    """The images that a user's words mean: files as they are, and of a folder those in it, in order of their names.
+
+    Raises:
+        DataError: nothing there, or a folder without images.
+    """
+    return [file for place in places for file in _image_files(Path(place))]
+
+
+def unreadable(source: Encoded, name: str, error: Exception) -> DataError:
+    """The refusal of an image, in words that tell which one and why."""
+    who = str(source) if isinstance(source, Path) else name or "an encoded image"
+    why = " ".join(str(error).split())
+    if isinstance(source, Path):
+        why = why.replace(str(source), "the file")
+    elif not isinstance(error, Image.DecompressionBombError):
+        why = "not an image"  # Pillow tells the address of a buffer
+    return DataError(f"{who} cannot be read as an image ({why}); repair or remove it.")
+
+
+def _image_files(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise DataError(f"image {path} does not exist; give image files, or folders of them.")
+    found = sorted(file for file in path.iterdir() if file.suffix.lower() in EXTENSIONS)
+    if not found:
+        raise DataError(f"folder {path} holds no image; known endings: {', '.join(sorted(EXTENSIONS))}.")
+    return found

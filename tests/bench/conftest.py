@@ -1,0 +1,56 @@
+import pytest
+
+from mfkd.bench.cell import attempt
+from mfkd.bench.plan import load_bench
+from mfkd.bench.run import open_board, run_bench
+from mfkd.train import cost
+
+BASE = {
+    "data": {"name": "digits", "fraction": 0.2},
+    "teacher": {"model": "resnet14", "train": {"epochs": 1}},
+    "student": {"model": "resnet8"},
+    "train": {"epochs": 2, "batch_size": 32, "schedule": "constant"},
+    "log": {"trackers": []},
+}
+METHODS = {"mfkd": "mfkd", "kd": "kd", "broken": {"mfkd": {"student_taps": ["nowhere"]}}}
+
+
+class Here:
+    """Runs cells in this process, one at a time, as they are started."""
+
+    slots = 1
+
+    def __init__(self):
+        self.started, self.over = [], {}
+
+    def start(self, cell):
+        self.started.append(cell.key)
+        if not attempt(cell):
+            raise KeyboardInterrupt
+        self.over[cell.key] = ""
+
+    def ended(self, patience):
+        over, self.over = self.over, {}
+        return over
+
+    def stop(self):
+        pass
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch):
+    monkeypatch.setattr(cost, "SECONDS", 0.0)
+
+
+@pytest.fixture
+def bench(tmp_path):
+    """Do a small plan in this process; gives board and the keys of the cells that were started."""
+
+    def do(*overrides, only=(), retry=False, runner=None, **changes):
+        plan = {"out": str(tmp_path / "bench"), "base": BASE, "methods": METHODS, "seeds": [0, 1], **changes}
+        board = open_board(load_bench(plan, overrides), only, retry)
+        runner = runner or Here()
+        run_bench(board, runner, lambda board, row: None)
+        return board, runner.started
+
+    return do
