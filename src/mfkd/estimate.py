@@ -17,7 +17,7 @@ from mfkd.distill import Distiller
 from mfkd.pipeline import build_student, check, shared_job
 from mfkd.plan import Plan
 from mfkd.teacher.load import is_ready
-from mfkd.teacher.source import Source
+from mfkd.teacher.source import Remembered
 from mfkd.teachers import build_teacher, stand_in
 from mfkd.train.batches import training_batches
 from mfkd.train.cost import SECONDS as COST_SECONDS
@@ -26,7 +26,7 @@ from mfkd.train.loop import EVAL_BATCH
 from mfkd.train.optim import build_optimizer
 from mfkd.train.runtime import dtype, start
 from mfkd.train.shared import foresee, has_cache
-from mfkd.types import Batch, Knowledge
+from mfkd.types import Batch
 
 WARM, TIMED, PATIENCE = 2, 10, 5.0  # updates not counted, counted, and seconds after which two are enough
 PREPARED = 4  # batches a preparation is tried on
@@ -128,7 +128,7 @@ def price_of(plan: Plan, job: Job, distiller: Distiller, reference: nn.Module | 
     seconds = (time.perf_counter() - begun) * loader.steps * training.accumulate / len(few)
 
     if job.config.cache.views is not None and distiller.source is not None:
-        distiller.source = _Remembered(distiller.source)
+        distiller.source = Remembered(distiller.source)
     weights = _bytes(distiller.student.state_dict())
     model, optimizer = accelerator.prepare(distiller, build_optimizer(distiller.trainable_parameters(), training))
     model.train()
@@ -154,24 +154,6 @@ def price_of(plan: Plan, job: Job, distiller: Distiller, reference: nn.Module | 
     average = weights if training.ema is not None else 0
     checkpoint = _bytes(distiller.state_dict()) + sum(value.nbytes for value in state) + average
     return Price(seconds, weights + checkpoint * plan.config.checkpoint.keep)
-
-
-class _Remembered:
-    """Knowledge that costs nothing, as reading it from disk nearly does."""
-
-    def __init__(self, live: Source) -> None:
-        self.live = live
-        self.known: Knowledge | None = None
-
-    def raw(self, batch: Batch) -> Knowledge:
-        return self.live.raw(batch)
-
-    def knowledge(self, batch: Batch) -> Knowledge:
-        self.known = self.known or self.live.knowledge(batch)
-        return self.known
-
-    def ahead(self, batch: Batch) -> Knowledge:
-        return self.knowledge(batch)
 
 
 class _Few:

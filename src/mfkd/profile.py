@@ -18,12 +18,12 @@ from mfkd.pipeline import build_student, share_knowledge
 from mfkd.plan import Kind, Plan
 from mfkd.records import environment
 from mfkd.teacher.frozen import FrozenTeacher
-from mfkd.teacher.source import Source
+from mfkd.teacher.source import Remembered
 from mfkd.teachers import obtain_teacher, stand_in
 from mfkd.train.loop import Fit
 from mfkd.train.runtime import processes, start
 from mfkd.train.shared import has_cache
-from mfkd.types import Batch, Knowledge
+from mfkd.types import Batch
 
 PHASES = ("input", "teacher", "student", "method", "backward", "optimiser")
 OWN = ("teacher", "student", "method", "backward", "optimiser")
@@ -67,7 +67,7 @@ def profile(plan: Plan, steps: int = 20, trace: Path | None = None) -> dict[str,
             share_knowledge(plan, teacher, lambda _: None, always=True).give(distiller)
     whole = begin(plan, "distilled", distiller)
     if knowledge == "memory" and distiller.source is not None:
-        distiller.source = _Remembered(distiller.source)
+        distiller.source = Remembered(distiller.source)
     floor = begin(plan, "alone", build_student(plan, "alone", plan.config.seeds[0], None))
     device = whole.accelerator.device
     batches, plain = endless(whole.loader), _repeated(floor.loader)
@@ -175,24 +175,6 @@ def _trace(fit: Fit, batches: Iterator[Batch], path: Path) -> None:
         for _ in range(TRACED):
             fit.update(batches)
     profiler.export_chrome_trace(str(path))
-
-
-class _Remembered:
-    """Knowledge of one batch, given for all."""
-
-    def __init__(self, live: Source) -> None:
-        self.live = live
-        self.known: Knowledge | None = None
-
-    def raw(self, batch: Batch) -> Knowledge:
-        return self.live.raw(batch)
-
-    def knowledge(self, batch: Batch) -> Knowledge:
-        self.known = self.known or self.live.knowledge(batch)
-        return self.known
-
-    def ahead(self, batch: Batch) -> Knowledge:
-        return self.knowledge(batch)
 
 
 def endless(loader: TrainLoader) -> Iterator[Batch]:

@@ -58,3 +58,28 @@ class LiveSource:
     def ahead(self, batch: Batch) -> Knowledge | None:  # noqa: ARG002
         """None: the network answers within the step."""
         return None
+
+
+class Remembered:
+    """Knowledge of one batch, given for all: what costs as little as reading from disk, for measurements.
+
+    Args:
+        live: asked once.
+    """
+
+    def __init__(self, live: Source) -> None:
+        self.live = live
+        self.known: Knowledge | None = None
+
+    def raw(self, batch: Batch) -> Knowledge:
+        """Logits and raw taps of the live source."""
+        return self.live.raw(batch)
+
+    def knowledge(self, batch: Batch) -> Knowledge:
+        """That of the first batch."""
+        self.known = self.known or self.live.knowledge(batch)
+        return self.known
+
+    def ahead(self, batch: Batch) -> Knowledge:
+        """The same."""
+        return self.knowledge(batch)
