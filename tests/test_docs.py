@@ -18,6 +18,15 @@ def test_performance_page_is_made_from_the_records():
     assert runpy.run_path(str(ROOT / "docs" / "performance.py"))["page"]() == written
 
 
+def test_reliability_page_is_made_from_the_record_and_nothing_differed():
+    import json
+
+    written = (ROOT / "docs" / "reliability.md").read_text()
+    assert runpy.run_path(str(ROOT / "docs" / "reliability.py"))["page"]() == written
+    for row in json.loads((ROOT / "docs" / "records" / "reliability.json").read_text())["rows"]:
+        assert row["differing"] == [], row["recipe"]
+
+
 @pytest.mark.parametrize("page", ["README.md", *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))])
 def test_links_lead_somewhere(page):
     import re

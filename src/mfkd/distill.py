@@ -259,6 +259,8 @@ class Distiller(nn.Module):
                     f"prepare got a loader that yields no batch ({stage.epochs} passes wanted); "
                     "give a list or DataLoader, not a used-up iterator."
                 )
+        if optimizer is not None:
+            optimizer.zero_grad()  # else the last gradients would be part of the training's first update
         stage.finish()
 
     def deployed(self, student: nn.Module | None = None) -> nn.Module:

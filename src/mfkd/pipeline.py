@@ -27,7 +27,7 @@ from mfkd.train.shared import Shared, share
 from mfkd.train.student import load_student
 from mfkd.validation import differences
 
-PATIENCE = 10.0  # seconds for the reading processes of a killed run, which have its lock too, to notice its end
+PATIENCE = 2.0  # seconds for a process that was just killed to let go of its lock
 
 
 def rehearse(plan: Plan) -> None:

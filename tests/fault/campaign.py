@@ -1,8 +1,8 @@
 """Kills tiny runs at every operation on their files and at random moments, and looks whether the result is the same.
 
 `python tests/fault/campaign.py` writes `docs/records/reliability.json`, from which `python docs/reliability.py` makes
-the page; `--short N` makes N kills of one recipe and prints what came out. Everything is imported once, and each
-start of a run is a fork.
+the page; names of recipes do these alone; `--short N` makes N kills and prints what came out. Everything is imported
+once, and each start of a run is a fork.
 """
 
 import argparse
@@ -50,7 +50,8 @@ RECIPES = {
         "train.batch_size=8", "checkpoint.every_steps=2", "checkpoint.keep=1",
     ),
 }  # fmt: skip
-KILLS = {"folder": 24}  # at operations, instead of at each: the killed run's readers keep its lock for five seconds
+KILLS = {"folder": (24, 6, 1)}  # in place of EVERY, since starting the reading processes takes seconds
+EVERY = (None, 60, 10)  # kills at operations (None: at each), at random moments, and rounds of five of these
 STAGES = ("start", "teacher", "preparation", "knowledge cache", "student alone", "student distilled", "summary")
 TIMES = ("seconds", "preparation_seconds", "shared_seconds", "images_per_second", "latency_ms", "finished", "commit")
 
@@ -173,19 +174,19 @@ def spread(count: int, wanted: int) -> list[int]:
     return sorted({round(k * (count - 1) / max(1, wanted - 1)) for k in range(min(count, wanted))})
 
 
-def moments(recipe: str, count: int, kills: int | None) -> Sequence[int]:
-    """Numbers of the operations at which a recipe is killed; None: at each, where that does not take hours."""
-    wanted = KILLS.get(recipe) if kills is None else kills
-    return range(count) if wanted is None else spread(count, wanted)
+def moments(count: int, kills: int | None) -> Sequence[int]:
+    """Numbers of the operations at which a recipe is killed; None: at each."""
+    return range(count) if kills is None else spread(count, kills)
 
 
-def campaign(recipes: list[str], kills: int | None, randoms: int, rounds: int) -> list[dict[str, object]]:
-    """Every recipe: kills at operations (None: at each), at random moments, and several in a row."""
+def campaign(recipes: list[str], wanted: tuple[int | None, int, int] | None = None) -> list[dict[str, object]]:
+    """Every recipe: kills as in `EVERY`, where no others are wanted."""
     rows = []
     memory = Path("/dev/shm")  # what a kill leaves is the same there, and flushes cost nothing
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
         place, drawn = Path(folder) / "place", random.Random(0)
         for recipe in recipes:
+            kills, randoms, rounds = wanted or KILLS.get(recipe, EVERY)
             # Imports what is imported late, before the forks; reading processes would be a fork's to look after.
             work(Path(folder) / "warm", "live" if recipe == "folder" else recipe)
             shutil.rmtree(Path(folder) / "warm")
@@ -193,7 +194,7 @@ def campaign(recipes: list[str], kills: int | None, randoms: int, rounds: int) -
             again, same_seen, _ = whole(place, recipe)
             assert again == expected, "two uninterrupted runs differ"
             assert same_seen == seen, "two uninterrupted runs do other things to their files"
-            trials = [([at], []) for at in moments(recipe, len(seen), kills)]
+            trials = [([at], []) for at in moments(len(seen), kills)]
             trials += [([], [drawn.uniform(0, seconds)]) for _ in range(randoms)]
             trials += [([], [drawn.uniform(0, seconds) for _ in range(5)]) for _ in range(rounds)]
             operations, at_operation, at_random, differing = Counter(), Counter(), Counter(), []
@@ -223,18 +224,23 @@ def campaign(recipes: list[str], kills: int | None, randoms: int, rounds: int) -
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--short", type=int, metavar="N", help="so many kills of one recipe; nothing is written")
-    parser.add_argument("--recipe", choices=RECIPES, default="cache", help="for --short")
+    parser.add_argument("recipes", nargs="*", help=f"of {', '.join(RECIPES)}; the record keeps what it has of others")
+    parser.add_argument("--short", type=int, metavar="N", help="so many kills of each; nothing is written")
     words = parser.parse_args()
+    recipes = words.recipes or list(RECIPES)
     torch.set_num_threads(1)
     commit()  # asked once, before the forks
     cost.SECONDS = 0.0  # latencies are times, and are not compared
     if words.short is not None:
-        rows = campaign([words.recipe], words.short, words.short // 4, words.short // 8)
+        rows = campaign(recipes, (words.short, words.short // 4, words.short // 8))
         print(json.dumps(rows))
     else:
-        rows = campaign(list(RECIPES), None, 60, 10)
-        write_json(RECORD, {"rows": rows, "environment": environment("cpu")})
+        rows = campaign(recipes)
+        kept = read_json(RECORD)["rows"] if RECORD.exists() else []
+        found = {row["recipe"]: row for row in (*kept, *rows)}
+        write_json(
+            RECORD, {"rows": [found[name] for name in RECIPES if name in found], "environment": environment("cpu")}
+        )
     if any(row["differing"] for row in rows):
         raise SystemExit(json.dumps([row["differing"] for row in rows], indent=1))
 

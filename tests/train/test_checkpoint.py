@@ -372,3 +372,20 @@ def test_the_sums_of_other_processes_go_to_the_first_where_their_number_changes(
     monkeypatch.setattr("mfkd.train.snapshot.State", lambda **values: State(**{**values, "processes": [2]}))
     record, _ = lab.train(job)
     assert record.notes[-1] == ("Trained by 2, then 1 processes: not to the bit what an uninterrupted run gives.")
+
+
+def test_a_stage_of_the_student_leaves_no_gradient_to_the_training(lab):
+    seen = []
+
+    def before(distiller):
+        real = distiller.prepare
+
+        def prepare(*args, **kwargs):
+            taken = real(*args, **kwargs)
+            seen.extend(p.grad for p in distiller.parameters() if p.grad is not None)
+            return taken
+
+        distiller.prepare = prepare
+
+    lab.train(lab.job(epochs=3), {"ab": {"initial_share": 0.34}, "kd": {}}, before=before)
+    assert seen == []

@@ -5,8 +5,10 @@ Shapes: B batch; C, H, W channels, height, width.
 
 import multiprocessing
 import multiprocessing.context
+import multiprocessing.process
 import os
 import signal
+import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -65,7 +67,7 @@ class FileReader:
             generator=torch.Generator(),  # else every pass would draw from the global one
             pin_memory=device.type == "cuda",
             persistent_workers=workers > 0,
-            worker_init_fn=_ignore_ctrl_c,
+            worker_init_fn=_begin_worker,
             multiprocessing_context=_processes() if workers else None,
         )
 
@@ -136,9 +138,22 @@ def _collate(images: list[Any]) -> Tensor | str:
     return broken if broken is not None else torch.stack(images)
 
 
-def _ignore_ctrl_c(number: int) -> None:  # noqa: ARG001
-    """A terminal sends Ctrl-C to every process; only the main one answers, and it ends the workers."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _begin_worker(number: int) -> None:  # noqa: ARG001
+    """Terminals and schedulers signal every process; only the main one answers. A worker ends with it, however it ends.
+
+    Torch looks whether the parent is gone, which is the small server here, and that one waits for its workers.
+    """
+    for name in ("SIGINT", "SIGUSR1"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    main = multiprocessing.parent_process()
+    if main is not None:
+        threading.Thread(target=_end_after, args=(main,), daemon=True).start()
+
+
+def _end_after(main: multiprocessing.process.BaseProcess) -> None:
+    main.join()
+    os._exit(1)
 
 
 def _processes() -> multiprocessing.context.BaseContext:
