@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
+# Several launches of two and three processes. One of about 15 aborts at its very end, when all files are written.
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 SCRIPT = Path(__file__).with_name("lost_process.py")
 RECIPE = """
