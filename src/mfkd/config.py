@@ -217,6 +217,12 @@ class RunConfig(Frozen):
                 f"augment.views={self.augment.views} and cache.views={views} must be the same; leave augment.views out"
             )
 
+    @property
+    def named_teachers(self) -> dict[str, TeacherConfig]:
+        """Every teacher by the name of its folder in a run: `teacher`, `teacher-2` and so on."""
+        more = {f"teacher-{number}": teacher for number, teacher in enumerate(self.teachers, start=2)}
+        return {"teacher": self.teacher, **more}
+
     def teacher_training(self) -> TrainConfig:
         """How the teacher is trained: `train` with the differences of `teacher.train`."""
         own = {"freeze": (), "layer_decay": 1.0}  # for a student that starts from weights; no teacher trained here does

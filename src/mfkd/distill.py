@@ -241,9 +241,7 @@ class Distiller(nn.Module):
                 )
                 with autocast():
                     raw = source.raw(batch)
-                    outputs: Outputs | None = (
-                        read(self.student, batch.image, self.student_taps) if stage.trains_student else None
-                    )
+                    outputs = self.outputs(batch.image) if stage.trains_student else None
                     loss = stage.step(outputs, raw, batch)
                 if optimizer is not None and loss is not None:
                     optimizer.zero_grad()

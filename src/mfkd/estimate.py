@@ -68,7 +68,7 @@ def estimate(plan: Plan) -> dict[str, Any]:
                 passes = len(plan.data.test) + (len(plan.data.train) if one.config.teacher.head == "tune" else 0)
                 price = Price(COST_SECONDS + passes * _per_image(plan, teacher.network, torch.float32))
         elif not job.finished:
-            name = f"{job.kind}{one.number}"
+            name = f"{job.kind} {one.teacher_name}"
             if name not in prices:
                 built = (
                     build_teacher(one) if job.kind == "teacher" else build_student(plan, job.kind, job.seed, teacher)

@@ -14,7 +14,7 @@ from mfkd.methods import resolve
 from mfkd.pictures import image_files
 from mfkd.teacher.frozen import FrozenTeacher
 from mfkd.teacher.load import is_ready, load_teacher
-from mfkd.teacher.several import SeveralTeachers
+from mfkd.teacher.several import together
 from mfkd.teacher.tune import tune_head
 from mfkd.train.cost import cost
 from mfkd.train.evaluate import evaluate
@@ -101,17 +101,12 @@ def predict_images(images: Sequence[str | Path], model: str | Path, top: int = 5
 
 def _teacher(root: Path, config: RunConfig, data: ImageData) -> FrozenTeacher | None:
     """The run's teacher, as the students met it; None where there is none, or none with these classes."""
-    members = [
-        _member(root / ("teacher" if number == 1 else f"teacher-{number}"), teacher, config, data)
-        for number, teacher in enumerate((config.teacher, *config.teachers), start=1)
-    ]
+    named = config.named_teachers
+    members = [_member(root / name, teacher, config, data) for name, teacher in named.items()]
     found = [member for member in members if member is not None]
     if len(found) < len(members):
         return None
-    teacher = found[0]
-    if len(found) > 1:
-        weights = [config.teacher.weight, *(more.weight for more in config.teachers)]
-        teacher = SeveralTeachers(found, weights, resolve(config.method).temperature)
+    teacher = together(found, [one.weight for one in named.values()], resolve(config.method).temperature)
     return teacher if teacher.count_classes((data.channels, *data.size)) == len(data.classes) else None
 
 

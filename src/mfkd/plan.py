@@ -20,8 +20,8 @@ class Plan:
 
     config: RunConfig
     data: ImageData
-    number: int = 1
-    """Which of several teachers `config.teacher` is."""
+    teacher_name: str = "teacher"
+    """Name in `RunConfig.named_teachers` of `config.teacher`, which is one of several in `per_teacher`."""
     teachers_in: Path | None = None
     """Folder of the teachers that are trained, tuned or measured here; None: the run folder."""
 
@@ -38,16 +38,14 @@ class Plan:
     def teacher_job(self) -> Job:
         """The teacher's own training."""
         config = self.config
-        name = "teacher" if self.number == 1 else f"teacher-{self.number}"
-        folder = (self.teachers_in or self.folder) / name
+        folder = (self.teachers_in or self.folder) / self.teacher_name
         return Job("teacher", folder, config, config.teacher_training(), config.teacher.seed)
 
     def per_teacher(self) -> "list[Plan]":
         """The plan once for each teacher, with that one alone."""
-        teachers = (self.config.teacher, *self.config.teachers)
         return [
-            replace(self, config=self.config.model_copy(update={"teacher": teacher, "teachers": ()}), number=number)
-            for number, teacher in enumerate(teachers, start=1)
+            replace(self, config=self.config.model_copy(update={"teacher": teacher, "teachers": ()}), teacher_name=name)
+            for name, teacher in self.config.named_teachers.items()
         ]
 
     def student_job(self, kind: Kind, seed: int) -> Job:

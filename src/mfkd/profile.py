@@ -4,6 +4,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from statistics import median
@@ -58,7 +59,7 @@ def profile(plan: Plan, steps: int = 20, trace: Path | None = None) -> dict[str,
     if trace is not None and not trace.absolute().parent.is_dir():
         raise ConfigError(f"--trace {trace}: there is no folder {trace.absolute().parent}; create it first.")
     quiet = plan.config.log.model_copy(update={"trackers": ()})
-    plan = Plan(plan.config.model_copy(update={"log": quiet}), plan.data, plan.number)
+    plan = replace(plan, config=plan.config.model_copy(update={"log": quiet}))
     teacher, knowledge = _teacher(plan), "live"
     distiller = build_student(plan, "distilled", plan.config.seeds[0], teacher)
     if plan.config.cache.views is not None and distiller.source is not None:

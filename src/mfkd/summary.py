@@ -33,7 +33,7 @@ def summarise(
         "student_distilled": _group(distilled),
         "gain": {**spread(gains), "ci95": interval(gains)},
         "models": {
-            "teacher": " + ".join(teacher.model for teacher in (config.teacher, *config.teachers)),
+            "teacher": " + ".join(teacher.model for teacher in config.named_teachers.values()),
             "student": config.student.model,
         },
         "data": config.data.name,

@@ -12,7 +12,7 @@ from mfkd.records import RunRecord
 from mfkd.summary import METRICS, spread
 from mfkd.teacher.frozen import FrozenTeacher
 from mfkd.teacher.load import is_ready, load_teacher
-from mfkd.teacher.several import SeveralTeachers
+from mfkd.teacher.several import together
 from mfkd.teacher.tune import tune_head
 from mfkd.train.cost import cost
 from mfkd.train.runtime import device, processes
@@ -41,16 +41,13 @@ def _stand_in(plan: Plan) -> FrozenTeacher:
 
 def obtain_teacher(plan: Plan) -> FrozenTeacher:
     """Load the teachers that the recipe names, or train them in the run folder; frozen, on their device."""
-    return _together(plan, _obtain_one).to(device())
+    return _together(plan, _obtain_one)
 
 
 def _together(plan: Plan, make: Callable[[Plan], FrozenTeacher]) -> FrozenTeacher:
     plans = plan.per_teacher()
-    members = [make(one) for one in plans]
-    if len(members) == 1:
-        return members[0]
     weights = [one.config.teacher.weight for one in plans]
-    return SeveralTeachers(members, weights, resolve(plan.config.method).temperature)
+    return together([make(one) for one in plans], weights, resolve(plan.config.method).temperature)
 
 
 def _obtain_one(plan: Plan) -> FrozenTeacher:

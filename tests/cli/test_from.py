@@ -1,4 +1,4 @@
-"""`mfkd run --from`, and what the command line says of disks and signals."""
+"""`mfkd run --from`, and faults of the system that are not the user's."""
 
 import errno
 import json
@@ -9,7 +9,6 @@ import pytest
 from mfkd import repeat
 from mfkd.cli import main
 from mfkd.train import cost
-from mfkd.train.interrupt import Interrupted
 
 
 @pytest.fixture(autouse=True)
@@ -45,29 +44,6 @@ def test_another_result_is_told_with_what_differs_and_exit_code_1(finished, mfkd
     lines = result.stdout.splitlines()
     assert f"Not identical to {folder}: the weights differ of distilled, seed 0; distilled, seed 1." in lines
     assert "Other than there: torch was 2.0 and is 3.0." in lines
-
-
-@pytest.mark.parametrize(
-    ("error", "code", "text"),
-    [
-        (OSError(errno.ENOSPC, "No space left on device", "/x/logs"), 2,
-         "mfkd: error: /x/logs: No space left on device; free space or choose another folder.\n"),
-        (OSError(errno.EROFS, "Read-only file system"), 2,
-         "mfkd: error: a file: Read-only file system; free space or choose another folder.\n"),
-        (Interrupted("it goes on.", 15), 143, "mfkd: it goes on.\n"),
-        (Interrupted("it goes on.", 10), 75, "mfkd: it goes on.\n"),
-    ],
-)  # fmt: skip
-def test_a_line_and_a_code_for_disks_and_signals(error, code, text, monkeypatch, capsys):
-    def fail(*_, **__):
-        raise error
-
-    monkeypatch.setattr("mfkd.models.model_names", fail)
-    monkeypatch.setattr(sys, "argv", ["mfkd", "models"])
-    with pytest.raises(SystemExit) as caught:
-        main()
-    assert caught.value.code == code
-    assert capsys.readouterr() == ("", text)
 
 
 def test_other_faults_of_the_system_keep_their_traceback(monkeypatch):

@@ -1,5 +1,6 @@
 """Help pages, refusals and exits, as a person at a terminal meets them."""
 
+import errno
 import re
 import resource
 import subprocess
@@ -142,9 +143,18 @@ def test_other_run_in_the_folder_is_refused_before_an_estimate_too(finished, mfk
 
 @pytest.mark.parametrize(
     ("error", "code", "text"),
-    [(KeyboardInterrupt(), 130, "mfkd: stopped.\n"), (Interrupted("it goes on."), 130, "mfkd: it goes on.\n")],
-)
-def test_ctrl_c_ends_with_a_line(error, code, text, monkeypatch, capsys):
+    [
+        (KeyboardInterrupt(), 130, "mfkd: stopped.\n"),
+        (Interrupted("it goes on."), 130, "mfkd: it goes on.\n"),
+        (Interrupted("it goes on.", 15), 143, "mfkd: it goes on.\n"),
+        (Interrupted("it goes on.", 10), 75, "mfkd: it goes on.\n"),
+        (OSError(errno.ENOSPC, "No space left on device", "/x/logs"), 2,
+         "mfkd: error: /x/logs: No space left on device; free space or choose another folder.\n"),
+        (OSError(errno.EROFS, "Read-only file system"), 2,
+         "mfkd: error: a file: Read-only file system; free space or choose another folder.\n"),
+    ],
+)  # fmt: skip
+def test_a_line_and_a_code_for_signals_and_disks(error, code, text, monkeypatch, capsys):
     def fail(*_, **__):
         raise error
 

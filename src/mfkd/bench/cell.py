@@ -157,22 +157,18 @@ def with_teachers(cell: Cell) -> RunConfig:
     """The recipe of a cell with the teachers that were trained for its pair, by their weights."""
     config, files = cell.config, weights_of(cell.config, cell.teachers_in)
     teachers = [
-        teacher.model_copy(update={"weights": str(files[number])}) if number in files else teacher
-        for number, teacher in enumerate((config.teacher, *config.teachers))
+        teacher.model_copy(update={"weights": str(files[name])}) if name in files else teacher
+        for name, teacher in config.named_teachers.items()
     ]
     return config.model_copy(update={"teacher": teachers[0], "teachers": tuple(teachers[1:])})
 
 
-def weights_of(config: RunConfig, folder: Path) -> dict[int, Path]:
-    """Where the teachers lie that a recipe trains, by their number from 0."""
+def weights_of(config: RunConfig, folder: Path) -> dict[str, Path]:
+    """Where the teachers lie that a recipe trains, by their names."""
     from mfkd.teacher.load import is_ready
 
-    names = {
-        number: "teacher" if number == 0 else f"teacher-{number + 1}"
-        for number, teacher in enumerate((config.teacher, *config.teachers))
-        if not is_ready(teacher)
-    }
-    return {number: folder / name / "teacher.safetensors" for number, name in names.items()}
+    trained = [name for name, teacher in config.named_teachers.items() if not is_ready(teacher)]
+    return {name: folder / name / "teacher.safetensors" for name in trained}
 
 
 def told(cell: Cell) -> dict[str, Any]:

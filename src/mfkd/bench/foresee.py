@@ -56,7 +56,7 @@ def _measured(cell: Cell) -> dict[str, Any]:
     ready = cell.kind != "teacher" and all(path.exists() for path in trained.values())
     plan = replace(open_plan(with_teachers(cell) if ready else cell.config), teachers_in=cell.teachers_in)
     if cell.kind == "teacher":
-        jobs = [one for number, one in enumerate(plan.per_teacher()) if number in trained]
+        jobs = [one for one in plan.per_teacher() if one.teacher_name in trained]
         found = [price_of(one, one.teacher_job(), build_teacher(one), None) for one in jobs]
         return _figures(sum(price.seconds for price in found), sum(price.size for price in found))
     check(plan)

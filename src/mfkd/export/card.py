@@ -76,7 +76,7 @@ def _made(result: dict[str, Any], config: RunConfig, record: RunRecord | None) -
     if record is None:
         return "Not known: there is no record of its training."
     found = record.environment
-    teachers = [teacher.model for teacher in (config.teacher, *config.teachers)] if record.kind == "distilled" else []
+    teachers = [teacher.model for teacher in config.named_teachers.values()] if record.kind == "distilled" else []
     train = record.training
     rows = [
         [

@@ -37,7 +37,7 @@ def inherited(config: RunConfig, kind: str) -> dict[str, str]:
     if config.data.unlabelled is not None:
         found["images without labels"] = UNKNOWN
     if kind == "distilled":
-        for teacher in (config.teacher, *config.teachers):
+        for teacher in config.named_teachers.values():
             found[f"teacher {shown(teacher.model)}"] = of_start(teacher, here)
     own = config.teacher if kind == "teacher" else config.student
     found[f"first weights of {shown(own.model)}"] = of_start(own, "none (random)")

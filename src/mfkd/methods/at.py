@@ -13,11 +13,9 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from mfkd.methods.base import Context, Method
-from mfkd.methods.lookup import map_shapes
-from mfkd.methods.pairs import PairsConfig, paired
+from mfkd.methods.pairs import Paired, PairsConfig
 from mfkd.nn.align import to_smaller
-from mfkd.types import Batch, Knowledge, Needs, Outputs
+from mfkd.types import Batch, Knowledge, Outputs
 
 
 def at_loss(student: Tensor, teacher: Tensor, p: float = 2.0) -> Tensor:
@@ -59,19 +57,12 @@ class ATConfig(PairsConfig):
     )
 
 
-class AT(Method):
+class AT(Paired):
     """Attention transfer over all stages, from the last one backwards."""
 
     Config = ATConfig
-
-    def __init__(self, config: ATConfig, context: Context) -> None:
-        super().__init__()
-        self.config: ATConfig = config
-        self.pairs = paired("at", config, context)
-        own, theirs = zip(*self.pairs, strict=True)
-        self.needs = Needs(student=own, teacher=theirs)
-        map_shapes("student", context.student, own)
-        map_shapes("teacher", context.teacher, theirs)
+    config: ATConfig
+    name = "at"
 
     def forward(self, student: Outputs, teacher: Knowledge, batch: Batch) -> dict[str, Tensor]:  # noqa: ARG002
         """The term `at`, summed over the pairs."""

@@ -11,11 +11,9 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from mfkd.methods.base import Context, Method
-from mfkd.methods.lookup import map_shapes
-from mfkd.methods.pairs import PairsConfig, paired
+from mfkd.methods.pairs import Paired, PairsConfig
 from mfkd.nn.align import to_smaller
-from mfkd.types import Batch, Knowledge, Needs, Outputs
+from mfkd.types import Batch, Knowledge, Outputs
 
 
 def nst_loss(student: Tensor, teacher: Tensor) -> Tensor:
@@ -51,19 +49,11 @@ class NSTConfig(PairsConfig):
     )
 
 
-class NST(Method):
+class NST(Paired):
     """Neuron selectivity transfer over all stages, from the last one backwards."""
 
     Config = NSTConfig
-
-    def __init__(self, config: NSTConfig, context: Context) -> None:
-        super().__init__()
-        self.config: NSTConfig = config
-        self.pairs = paired("nst", config, context)
-        own, theirs = zip(*self.pairs, strict=True)
-        self.needs = Needs(student=own, teacher=theirs)
-        map_shapes("student", context.student, own)
-        map_shapes("teacher", context.teacher, theirs)
+    name = "nst"
 
     def forward(self, student: Outputs, teacher: Knowledge, batch: Batch) -> dict[str, Tensor]:  # noqa: ARG002
         """The term `nst`, summed over the pairs."""

@@ -2,12 +2,14 @@
 
 import re
 from collections.abc import Iterable, Mapping
+from typing import ClassVar
 
 from pydantic import Field
 
 from mfkd.errors import ConfigError
-from mfkd.methods.base import Context, MethodConfig
-from mfkd.types import TapSpec
+from mfkd.methods.base import Context, Method, MethodConfig
+from mfkd.methods.lookup import map_shapes
+from mfkd.types import Needs, TapSpec
 
 STAGE = re.compile(r"stage\d+")
 
@@ -73,3 +75,27 @@ def stages(name: str, taps: Mapping[str, TapSpec], pre: bool = False) -> list[st
 def _some(names: Iterable[str]) -> str:
     shown = sorted(names)
     return ", ".join(shown[:6]) + (" ..." if len(shown) > 6 else "")
+
+
+class Paired(Method):
+    """A method that compares maps pair by pair, with no parts of its own.
+
+    Args:
+        config: names the taps.
+        context: must have them.
+
+    Attributes:
+        pairs: (student, teacher) tap names, front first.
+    """
+
+    name: ClassVar[str]
+    """Of the method, for messages."""
+
+    def __init__(self, config: PairsConfig, context: Context) -> None:
+        super().__init__()
+        self.config: PairsConfig = config
+        self.pairs = paired(self.name, config, context)
+        own, theirs = zip(*self.pairs, strict=True)
+        self.needs = Needs(student=own, teacher=theirs)
+        map_shapes("student", context.student, own)
+        map_shapes("teacher", context.teacher, theirs)

@@ -9,9 +9,10 @@ from math import prod
 from pydantic import Field
 from torch import Tensor
 
-from mfkd.errors import ShapeError, UnknownNameError
+from mfkd.errors import ShapeError
 from mfkd.functional.gather import gather
 from mfkd.methods.base import Context, Method, MethodConfig
+from mfkd.methods.lookup import tap_shape
 from mfkd.types import Knowledge, Needs, Outputs, TapSpec
 
 
@@ -67,10 +68,7 @@ def tap_width(side: str, specs: Mapping[str, TapSpec], name: str) -> int:
         UnknownNameError: a name that the network does not declare.
         ShapeError: the tap was not measured.
     """
-    try:  # not `in`, so that a mapping may find module paths when they are asked for
-        shape = specs[name].shape
-    except KeyError:
-        raise UnknownNameError(f"{side} tap", name, specs, "`mfkd taps MODEL` lists them.") from None
+    shape = tap_shape(side, specs, name)
     if shape is None:
         raise ShapeError(f"{side} tap {name!r} has no measured shape; find the taps with an input shape.")
     return prod(shape)

@@ -55,6 +55,7 @@ class FrozenTeacher(nn.Module):
         scale, shift = _renormalisation(data_mean, data_std, mean, std)
         self.register_buffer("scale", scale, persistent=False)
         self.register_buffer("shift", shift, persistent=False)
+        self._taps: dict[tuple[int, int, int], TapsOf] = {}  # by image shape; finding them takes dry runs
         # The fast way holds a copy of the weights, which is nobody's parameter.
         object.__setattr__(self, "quick", None)
         self.requires_grad_(False).train()
@@ -123,7 +124,10 @@ class FrozenTeacher(nn.Module):
 
     def taps(self, shape: tuple[int, int, int]) -> Mapping[str, TapSpec]:
         """Taps by name, looked for when they are asked for, where the student gets images of `shape`."""
-        return TapsOf(self.network, self.input_shape(shape))
+        own = self.input_shape(shape)
+        if own not in self._taps:
+            self._taps[own] = TapsOf(self.network, own)
+        return self._taps[own]
 
     def classifier(self, shape: tuple[int, int, int]) -> nn.Module | None:
         """The module that maps penultimate features (B, C) to logits, with gradients to the features."""

@@ -78,7 +78,7 @@ def fields(
 def teacher_fields(config: RunConfig, teacher: FrozenTeacher) -> dict[str, Any]:
     """Weights, and what else decides the answer of each of its networks."""
     members = [part for part in teacher.modules() if isinstance(part, FrozenTeacher)]
-    configs = [config.teacher, *config.teachers]
+    configs = list(config.named_teachers.values())
     found: dict[str, Any] = {
         "model": [one.model for one in configs],
         "options": [{name: value for name, value in one.options.items() if name != "pretrained"} for one in configs],

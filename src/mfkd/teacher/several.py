@@ -140,7 +140,12 @@ def listed(teacher: nn.Module | Sequence[nn.Module] | None) -> Sequence[nn.Modul
 def frozen(teacher: nn.Module | Sequence[nn.Module] | None, temperature: float = TEMPERATURE) -> FrozenTeacher | None:
     """One frozen teacher of any number of networks, frozen or not; None of none."""
     members = [given if isinstance(given, FrozenTeacher) else FrozenTeacher(given) for given in listed(teacher)]
-    return SeveralTeachers(members, temperature=temperature) if len(members) > 1 else next(iter(members), None)
+    return together(members, None, temperature) if members else None
+
+
+def together(members: Sequence[FrozenTeacher], weights: Sequence[float] | None, temperature: float) -> FrozenTeacher:
+    """The one teacher as it is, or `SeveralTeachers` of more."""
+    return members[0] if len(members) == 1 else SeveralTeachers(members, weights, temperature)
 
 
 class _Together(nn.Module):

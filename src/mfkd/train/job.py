@@ -34,13 +34,13 @@ class Job:
         """Digests of the teachers' weights files; "" where there are none, or the job does not depend on them."""
         if self.kind != "distilled":
             return ""
-        files = [teacher.weights for teacher in (self.config.teacher, *self.config.teachers)]
+        files = [teacher.weights for teacher in self.config.named_teachers.values()]
         return "+".join(sha256(Path(file).expanduser()) for file in files if file is not None)
 
     @cached_property
     def files_sha256(self) -> list[str]:
         """Digests of the files from which the trained network starts, and of the code of the user's own networks."""
-        student, teachers = self.config.student, [self.config.teacher, *self.config.teachers]
+        student, teachers = self.config.student, list(self.config.named_teachers.values())
         networks: list[ModelConfig] = [] if self.kind == "teacher" else [student]
         networks += {"teacher": teachers[:1], "alone": [], "distilled": teachers}[self.kind]
         files = [file for network in networks for file in local_files(network.model)]
