@@ -1,6 +1,7 @@
 """One accelerate session a training: device, precision, processes, trackers."""
 
 import atexit
+import gc
 import os
 import re
 from collections.abc import Iterator
@@ -11,6 +12,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import torch
+
+# Before a process group exists: its functions take the group of that moment as a default, and would keep it for ever.
+import torch.distributed.nn.functional
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
 from accelerate.utils import InitProcessGroupKwargs, ProjectConfiguration
@@ -100,10 +104,15 @@ def together() -> Iterator[None]:
 
 @cache
 def _leave_at_exit() -> None:
-    """Once a process: end the process group, if there is one by then, before torch complains that it was left."""
+    """Once a process: end the process group, if there is one by then, and its threads with it.
+
+    A thread of gloo that is left over drops its last result while Python shuts down, asks for an interpreter that
+    answers no more, and aborts the process.
+    """
 
     def leave() -> None:
         if torch.distributed.is_initialized():
+            gc.collect()  # what refers to the group in a circle would keep it, too
             torch.distributed.destroy_process_group()
 
     atexit.register(leave)
