@@ -26,9 +26,10 @@ from trainings import Training, Workers, ours, plan_of, reference, teacher_alone
 
 from mfkd.pipeline import share_knowledge
 from mfkd.plan import Plan
-from mfkd.profile import process_peak, profile
+from mfkd.profile import profile
 from mfkd.records import environment
 from mfkd.teachers import obtain_teacher
+from mfkd.train.memory import process_peak
 from mfkd.train.shared import Shared
 
 PARTS = {

@@ -1,7 +1,5 @@
 """Where the time of a training goes, phase by phase, beside plain training on data already in memory."""
 
-import resource
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -21,6 +19,7 @@ from mfkd.records import environment
 from mfkd.teacher.frozen import FrozenTeacher
 from mfkd.teacher.source import Remembered
 from mfkd.teachers import obtain_teacher, stand_in
+from mfkd.train import memory
 from mfkd.train.loop import Fit
 from mfkd.train.runtime import processes, start
 from mfkd.train.shared import has_cache
@@ -74,8 +73,7 @@ def profile(plan: Plan, steps: int = 20, trace: Path | None = None) -> dict[str,
     batches, plain = endless(whole.loader), _repeated(floor.loader)
     parts: dict[str, list[float]] = {name: [] for name in PHASES}
     wholes, floors, outside = [], [], []
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
+    memory.begin(device)
     for number in range(WARM + steps):
         phases = dict.fromkeys(PHASES, 0.0)
         total = _timed(device, lambda: _phases(whole, batches, phases))  # noqa: B023 - called at once
@@ -86,7 +84,7 @@ def profile(plan: Plan, steps: int = 20, trace: Path | None = None) -> dict[str,
             outside.append(1 - sum(phases[name] for name in OWN) / total)
             wholes.append(taken[0])
             floors.append(taken[1])
-    peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else process_peak()
+    peak = memory.peak(device)
     if trace is not None:
         _trace(whole, batches, trace)
     for one in (whole, floor):
@@ -107,15 +105,6 @@ def profile(plan: Plan, steps: int = 20, trace: Path | None = None) -> dict[str,
         "steps": steps,
         "environment": environment(device.type),
     }
-
-
-def process_peak() -> int:
-    """Bytes that this process has held at most."""
-    status = Path("/proc/self/status")
-    if status.exists():  # getrusage knows of what held the memory before this program was started, too
-        line = next(line for line in status.read_text(encoding="utf-8").splitlines() if line.startswith("VmHWM"))
-        return 1024 * int(line.split()[1])
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def _teacher(plan: Plan) -> FrozenTeacher:

@@ -38,6 +38,8 @@ class RunRecord(BaseModel):
             methods on the teacher, `cache` for the knowledge on disk (time of all processes together).
         steps: optimiser updates; `images` training images seen in them.
         images_per_second: over all training epochs.
+        peak_mb: memory held at most while training, of the GPU, or of the whole process where it ran on the CPU
+            (megabytes, of the first process).
         processes: how many took part.
         compiled: networks that ran compiled: "student", "teacher".
     """
@@ -62,6 +64,7 @@ class RunRecord(BaseModel):
     steps: int = 0
     images: int = 0
     images_per_second: float = 0.0
+    peak_mb: float = 0.0
     processes: int = 1
     compiled: list[str] = Field(default_factory=list)
     environment: dict[str, Any] = Field(default_factory=dict)

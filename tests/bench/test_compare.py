@@ -34,6 +34,7 @@ def record(path, method, seed, top1, *words, best=None, sha="a" * 64, **changes)
         seconds=10.0 if alone else 12.0,
         preparation_seconds=0.0 if alone else 3.0,
         images_per_second=1000.0,
+        peak_mb=0.0 if alone else 250.0,
         environment={"processor": "p", "device": "cpu", "threads": 2, "commit": "c"},
     ).model_copy(update=changes)
     path.mkdir(exist_ok=True)
@@ -79,6 +80,7 @@ def test_figures_by_hand(three):
     assert rows["kd"].cost["seconds"] == 15.0
     assert rows["kd"].cost["times_alone"] == 1.5
     assert rows["kd"].cost["images_per_second"] == 1000.0
+    assert (rows["kd"].cost["megabytes"], rows["none"].cost["megabytes"]) == (250.0, None)  # older records have none
     assert table.family == ("kd", "mfkd")
 
 

@@ -53,7 +53,16 @@ RECIPES = {
 KILLS = {"folder": (24, 6, 1)}  # in place of EVERY, since starting the reading processes takes seconds
 EVERY = (None, 60, 10)  # kills at operations (None: at each), at random moments, and rounds of five of these
 STAGES = ("start", "teacher", "preparation", "knowledge cache", "student alone", "student distilled", "summary")
-TIMES = ("seconds", "preparation_seconds", "shared_seconds", "images_per_second", "latency_ms", "finished", "commit")
+TIMES = (
+    "seconds",
+    "preparation_seconds",
+    "shared_seconds",
+    "images_per_second",
+    "latency_ms",
+    "finished",
+    "commit",
+    "peak_mb",
+)
 
 
 def begin(place: Path, recipe: str, at: int | None = None, seen: Path | None = None) -> int:

@@ -21,6 +21,7 @@ def test_learns_and_leaves_log_checkpoint_and_figures(lab):
     assert record.last["test_top1"] > 60  # chance is 25
     assert record.curves[0]["loss"] > record.curves[-1]["loss"]
     assert (record.steps, record.images, record.processes, record.seed) == (36, 288, 1, 0)
+    assert record.peak_mb > 50
     assert record.best["test_top1"] == max(row["test_top1"] for row in record.curves)
     assert record.method["kd"]["weight"] == 1.0
     rows = list(csv.DictReader((job.folder / "log.csv").read_text().splitlines()))

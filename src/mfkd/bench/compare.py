@@ -238,7 +238,7 @@ def _cost(records: Sequence[RunRecord], alone: Sequence[RunRecord]) -> dict[str,
         "shared_seconds": max(sum(record.shared_seconds.values()) for record in records),
         "times_alone": seconds / base if seconds and base else None,
         "images_per_second": mean(lambda record: record.images_per_second),
-        "megabytes": mean(lambda record: record.metrics.get("memory_mb")),
+        "megabytes": mean(lambda record: record.peak_mb or None),
     }
 
 

@@ -109,6 +109,7 @@ class State:
         prepared_epochs: first epochs of the run that such stages took for themselves.
         compiled: networks that run compiled, see `train.compile`; None until it is decided.
         meter: losses and hits of the epoch so far.
+        peak_mb: memory held at most so far.
         processes: how many there were, from the start and after each resumption with another number.
     """
 
@@ -121,4 +122,5 @@ class State:
     prepared_epochs: int = 0
     compiled: list[str] | None = None
     meter: Meter = field(default_factory=Meter)
+    peak_mb: float = 0.0
     processes: list[int] = field(default_factory=list)

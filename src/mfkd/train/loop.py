@@ -16,6 +16,7 @@ from mfkd.errors import TrainingError
 from mfkd.files import write_csv
 from mfkd.records import RunRecord
 from mfkd.seeding import derive
+from mfkd.train import memory
 from mfkd.train.batches import training_batches
 from mfkd.train.checkpoint import fitting, load_newest, restore_optimizer, save_checkpoint
 from mfkd.train.compile import Compiled, compile_networks
@@ -83,6 +84,7 @@ class Fit:
         if self.training.channels_last:
             self.distiller.to(memory_format=torch.channels_last)
         self.distiller.quicken()
+        memory.begin(self.accelerator.device)
         done = self.state.epoch * self.loader.steps + self.state.step
         with (
             Interrupt(insist=self.world == 1) as self.interrupt,
@@ -281,6 +283,7 @@ class Fit:
 
     def _save(self) -> None:
         """Called by every process; done when all know that it is on the disk."""
+        self.state.peak_mb = max(self.state.peak_mb, memory.peak(self.accelerator.device) / 1e6)
         sums = gather_object([{name: value.cpu() for name, value in self.state.meter.sums.items()}])
         if self.main:
             parts = {name: getattr(self, name, None) for name in ("optimizer", "average")}

@@ -38,6 +38,7 @@ def make_record(job: Job, state: State, distiller: Distiller, steps: int, accele
         steps=steps,
         images=images,
         images_per_second=round(images * share / max(1e-9, state.seconds), 1),
+        peak_mb=round(state.peak_mb, 1),
         processes=accelerator.num_processes,
         compiled=state.compiled or [],
         environment=environment(accelerator.device.type),
