@@ -5,6 +5,7 @@ training; or `methods.json` of `docs/smoke.py`); a test checks that page and rec
 """
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +24,44 @@ def page() -> str:
     """The whole page."""
     folders = sorted(path.parent for path in (HERE / "records").glob("*/summary.json"))
     smoke = sorted((HERE / "records").glob("*/methods.json"))
-    return HEAD + "".join([*map(_section, folders), *map(_methods, smoke)])
+    compared = sorted((HERE / "records").glob("*/comparison.json"))
+    return HEAD + "".join([*map(_section, folders), *map(_methods, smoke), *map(_comparison, compared)])
 
 
 def _section(folder: Path) -> str:
     summary = json.loads((folder / "summary.json").read_text())
     text = (folder / "about.md").read_text()
     return f"\n{text.strip()}\n\n{_table(summary)}\n\n{_gain(summary)}\n{_curves(folder)}{_tuning(folder)}"
+
+
+def _comparison(file: Path) -> str:
+    """What `mfkd bench` or `mfkd compare` wrote, one table a comparison."""
+    text = (file.parent / "about.md").read_text().strip()
+    return f"\n{text}\n" + "".join(_compared(one) for one in json.loads(file.read_text()))
+
+
+def _compared(found: dict[str, Any]) -> str:
+    split = "validation" if found["split"] == "val" else "test"
+    lines = [
+        f"Top-1 of the {split} images in per cent; {found['protocol']}. Teacher {found['teacher']:.2f}.",
+        "",
+        "| method | n | Top-1 | over alone | over KD | over partner |",
+        "|---" * 6 + "|",
+    ]
+    for row in found["rows"]:
+        name = "student alone" if row["method"] == "none" else f"`{row['method']}`"
+        sides = [_over(row["differences"].get(side)) for side in ("alone", "kd", "partner")]
+        lines.append(f"| {name} | {row['last']['n']} | {_value(row, 'last')} | {' | '.join(sides)} |")
+    failed = Counter(note.split(",")[0].removeprefix("Failed: ") for note in found["notes"] if note[:7] == "Failed:")
+    notes = [f"Failed: {count} of `{name}`, whose loss was not finite." for name, count in failed.items()]
+    return "\n" + "\n".join([*lines, "", *notes]).rstrip() + "\n"
+
+
+def _over(difference: dict[str, Any] | None) -> str:
+    if difference is None:
+        return "-"
+    span = difference["ci95"]
+    return f"{difference['mean']:+.2f}" + (f" ({span[0]:+.2f} to {span[1]:+.2f})" if span else "")
 
 
 def _table(summary: dict[str, Any]) -> str:

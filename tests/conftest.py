@@ -3,6 +3,9 @@ import signal
 import pytest
 import torch
 
+from browser import browser  # noqa: F401 - a fixture for all tests
+from mfkd.models import trust
+
 
 @pytest.fixture(autouse=True)
 def seeded():
@@ -14,3 +17,13 @@ def seeded():
 def ctrl_c():
     """Ctrl-C as in a terminal; a shell that starts the tests in its background switches it off."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def stranger(tmp_path_factory, monkeypatch):
+    """Nobody has named any code on this machine yet, and nobody's list of it is touched."""
+    monkeypatch.setattr(trust, "PLACE", str(tmp_path_factory.getbasetemp() / "trusted"))
+    monkeypatch.delenv(trust.VARIABLE, raising=False)
+    (tmp_path_factory.getbasetemp() / "trusted").unlink(missing_ok=True)
+    trust._SEEN.clear()
+    trust._NAMED.clear()

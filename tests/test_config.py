@@ -27,6 +27,7 @@ def refusal(*overrides, base=None):
 RANGES = [
     ("data.fraction", ["0", "1.01", ".nan"], ["0.01", "1"]),
     ("data.val_fraction", ["-0.1", "1"], ["0", "0.99"]),
+    ("data.test_fraction", ["0", "1"], ["0.01", "0.99"]),
     ("data.split_seed", ["-1", "0.5"], ["0"]),
     ("data.resize", ["0"], ["1", "null"]),
     ("data.image_size", ["0"], ["1", "null"]),
@@ -45,6 +46,7 @@ RANGES = [
     ("augment.jitter", ["-0.1", ".inf"], ["0.4"]),
     ("augment.erasing", ["-0.1", "1.1"], ["0", "1"]),
     ("train.layer_decay", ["0", "1.1", "-0.5", ".nan"], ["0.65", "1"]),
+    ("data.unreadable", ["ignore"], ["skip"]),
     ("data.workers", ["-1"], ["0"]),
     ("augment.crop_padding", ["-1"], ["0", "null"]),
     ("augment.mixup", ["-0.1", ".inf", ".nan"], ["0", "2"]),

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from page_blocks import blocks
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -27,7 +29,7 @@ def test_reliability_page_is_made_from_the_record_and_nothing_differed():
         assert row["differing"] == [], row["recipe"]
 
 
-@pytest.mark.parametrize("page", ["README.md", *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))])
+@pytest.mark.parametrize("page", ["README.md", *(str(p.relative_to(ROOT)) for p in (ROOT / "docs").rglob("*.md"))])
 def test_links_lead_somewhere(page):
     import re
 
@@ -37,8 +39,6 @@ def test_links_lead_somewhere(page):
 
 
 def test_readme_loop_runs_as_shown(tmp_path, monkeypatch):
-    import re
-
     import torch
 
     from mfkd import build_model
@@ -47,7 +47,7 @@ def test_readme_loop_runs_as_shown(tmp_path, monkeypatch):
     torch.manual_seed(0)
     monkeypatch.chdir(tmp_path)
     save_weights("resnet56.safetensors", build_model("resnet56", num_classes=100).state_dict())
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.S)
+    (code,) = (block.code for block in blocks((ROOT / "README.md").read_text()) if block.language == "python")
     images, labels = torch.randn(12, 3, 32, 32), torch.arange(12)
     space = {"loader": [(images[:6], labels[:6]), (images[6:], labels[6:])]}
     exec(code, space)

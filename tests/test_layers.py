@@ -13,6 +13,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "mfkd"
 # A module may import what stands on an earlier line, and its own folder.
 LAYERS = (
     {"errors", "types", "seeding"},
+    {"plain"},
     {"files", "validation", "overrides", "shipped", "pictures"},
     {"sections"},
     {"config", "records", "functional"},
@@ -22,6 +23,7 @@ LAYERS = (
     {"distill"},
     {"train"},
     {"export"},
+    {"serve"},
     {"plan"},
     {"teachers"},
     {"pipeline"},
@@ -38,13 +40,17 @@ DOORS = {
     "accelerate": "train/",
     "timm": "models/adapters.py",
     "torchvision.models": "models/adapters.py",
-    "matplotlib": "report/figures.py",
+    "matplotlib": "report/figures/",
     "onnx": "export/onnx.py",
     "onnxruntime": "export/onnx.py",
     "onnxscript": "export/onnx.py",
     "ray": "bench/ray.py",
     "optuna": "bench/sweep.py",
     "jinja2": "report/page.py",
+    "fastapi": "serve/",
+    "starlette": "serve/",
+    "uvicorn": "serve/",
+    "huggingface_hub": "export/hub.py",
     "pickle": "nowhere",
 }
 HEAVY = (

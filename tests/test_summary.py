@@ -56,3 +56,12 @@ def test_gain_is_paired_by_seed():
 def test_a_seed_that_lacks_its_partner_is_no_pair():
     with pytest.raises(ValueError, match="zip"):
         summarise(RunConfig(), {}, [record("alone", 0, 1, 1)] * 2, [record("distilled", 0, 1, 1)])
+
+
+@pytest.mark.parametrize(("top1", "told"), [(49.0, True), (50.0, False), (51.0, False)])
+def test_a_teacher_that_is_worse_than_the_student_alone_is_told_with_both_figures(top1, told):
+    records = [record("alone", 0, 50.0, 1), record("distilled", 0, 60.0, 1)]
+    warnings = summarise(RunConfig(), {"top1": spread([top1])}, records[:1], records[1:])["warnings"]
+    text = "the teacher is worse than the student alone, 49.00 against 50.00% Top-1; "
+    assert warnings == ([f"{text}train it longer, or give a better one."] if told else [])
+    assert summarise(RunConfig(), {}, records[:1], records[1:])["warnings"] == []

@@ -100,10 +100,10 @@ class TeacherConfig(ModelConfig):
     classes: Positive | None = Field(
         default=None, description="classes of the head in `weights`; null: read from the file, else the data's"
     )
-    mean: tuple[float, ...] | None = Field(
+    mean: tuple[Annotated[float, Field(allow_inf_nan=False)], ...] | None = Field(
         default=None, description="statistics the teacher was trained with; null: the data's"
     )
-    std: tuple[Annotated[float, Field(gt=0)], ...] | None = Field(
+    std: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] | None = Field(
         default=None, description="deviations that belong to `mean`; null: the data's"
     )
     image_size: Positive | None = Field(default=None, description="size the teacher expects; null: the data's")

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from mfkd.errors import ConfigError, ShapeError
 from mfkd.methods import build, resolve
 from mfkd.methods.base import Context, Method, Preparation
+from mfkd.methods.stage import Course
 from mfkd.taps.choose import TapsOf
 from mfkd.taps.head import classifier
 from mfkd.taps.probe import count_classes
@@ -177,6 +178,7 @@ class Distiller(nn.Module):
         teacher_only: bool = False,
         autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
         on_step: Callable[[str, int, int], None] | None = None,
+        course: Course | None = None,
     ) -> int:
         """Run each method's stage before training, such as the calibration of MFKD's teacher fusion.
 
@@ -188,22 +190,24 @@ class Distiller(nn.Module):
             teacher_only: leave out the stages that train the student, which cannot be shared by several.
             autocast: context in which the networks run, for mixed precision.
             on_step: called with the method's name, updates done and updates in all (0: unknown).
+            course: to be asked in `on_step` for what it takes to go on, and to go on with it later; the
+                loader then begins with the images of the next update, and has a length.
 
         Returns:
             Epochs in which the student itself was trained; they are part of the run's budget.
         """
-        taken = 0
+        course = Course() if course is None else course
         for name, method in self.objective.named():
             stage = method.preparation()
             if stage is not None and self.source is not None and not (teacher_only and stage.trains_student):
-                if stage.trains_student and 0 < self.epochs <= taken + stage.epochs:
+                if stage.trains_student and 0 < self.epochs <= course.point.taken + stage.epochs:
                     raise ConfigError(
                         f"{name} prepares the student for {stage.epochs} of {self.epochs} epochs, which leaves none "
                         "to train; give the run more epochs."
                     )
-                self._run_stage(name, stage, self.source, loader, autocast=autocast, on_step=on_step)
-                taken += stage.epochs if stage.trains_student else 0
-        return taken
+                self._run_stage(name, stage, self.source, loader, course, autocast=autocast, on_step=on_step)
+        course.close()
+        return course.point.taken
 
     def set_progress(self, progress: float) -> None:
         """Tell the methods how far the run is, 0 to 1 (warm-ups and curricula follow it)."""
@@ -219,22 +223,18 @@ class Distiller(nn.Module):
         stage: Preparation,
         source: Source,
         loader: Iterable[Item],
+        course: Course,
         *,
         autocast: Callable[[], AbstractContextManager[Any]],
         on_step: Callable[[str, int, int], None] | None,
     ) -> None:
         device = next(self.student.parameters()).device
-        total, done = stage.epochs * length_hint(loader), 0
-        optimizer = scheduler = None
-        parameters = [*stage.parameters, *(self.student.parameters() if stage.trains_student else ())]
+        steps = length_hint(loader)
         if stage.trains_student:
             self.student.train()
-        if parameters:
-            optimizer = torch.optim.SGD(parameters, lr=stage.lr, momentum=0.9, weight_decay=5e-4)
-            if total > 1:
-                scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=stage.lr, total_steps=total)
-        for _ in range(stage.epochs):
-            before = done
+        course.begin(name, stage, list(self.student.parameters()), stage.epochs * steps)
+        for _ in range(course.point.done // steps if steps else 0, stage.epochs):
+            before = course.point.done
             for item in loader:
                 batch = (
                     item if isinstance(item, Batch) else self._batch(item[0].to(device), item[1].to(device), None, None)
@@ -243,23 +243,15 @@ class Distiller(nn.Module):
                     raw = source.raw(batch)
                     outputs = self.outputs(batch.image) if stage.trains_student else None
                     loss = stage.step(outputs, raw, batch)
-                if optimizer is not None and loss is not None:
-                    optimizer.zero_grad()
-                    loss.backward()
-                    optimizer.step()
-                    if scheduler is not None:
-                        scheduler.step()
-                done += 1
+                course.update(loss)
                 if on_step is not None:
-                    on_step(name, done, total)
-            if done == before:
+                    on_step(name, course.point.done, course.point.total)
+            if course.point.done == before:
                 raise ConfigError(
                     f"prepare got a loader that yields no batch ({stage.epochs} passes wanted); "
                     "give a list or DataLoader, not a used-up iterator."
                 )
-        if optimizer is not None:
-            optimizer.zero_grad()  # else the last gradients would be part of the training's first update
-        stage.finish()
+        course.end(stage)
 
     def deployed(self, student: nn.Module | None = None) -> nn.Module:
         """The network to evaluate and hand over: the student, unless a method replaces a part of it.

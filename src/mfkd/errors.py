@@ -3,6 +3,18 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+LONG = 300  # characters of a value in a message
+
+
+def brief(value: object) -> str:
+    """A value as Python writes it, for a message; the middle of a long one is left out."""
+    return cut(repr(value))
+
+
+def cut(text: str) -> str:
+    """A text without its middle, where it is long."""
+    return text if len(text) <= LONG else f"{text[: LONG - 40]} ... {text[-30:]}"
+
 
 class MfkdError(Exception):
     """Base of all refusals; the command line prints it as one line and exits with 2."""
@@ -52,5 +64,5 @@ class UnknownNameError(ConfigError):
             advice = f"known: {', '.join(self.known)}."
         else:
             advice = ""
-        text = " ".join(part for part in (f"unknown {kind} {got!r};", advice, hint) if part)
+        text = " ".join(part for part in (f"unknown {kind} {brief(got)};", advice, hint) if part)
         super().__init__(text.rstrip(";"))

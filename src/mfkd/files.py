@@ -108,8 +108,17 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise MfkdError(f"{path} does not exist; is {path.parent} a finished run folder?") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise MfkdError(f"cannot read {path}: {error}; delete it and run again.") from None
+
+
+def read_object(path: Path, *needed: str) -> dict[str, Any]:
+    """Read a JSON object with at least these keys; MfkdError if it is missing, damaged or foreign."""
+    value = read_json(path)
+    if not isinstance(value, dict) or (missing := [name for name in needed if name not in value]):
+        lacks = f"it has no {', '.join(missing)}" if isinstance(value, dict) else "it is no mapping"
+        raise MfkdError(f"{path} was not written by mfkd ({lacks}); delete it and run again.")
+    return value
 
 
 def sha256(path: Path) -> str:

@@ -11,6 +11,7 @@ from mfkd.data import ImageData, eval_loader, load_image
 from mfkd.errors import CheckpointError, DataError, UnknownNameError
 from mfkd.export.opened import open_trained, weights_of
 from mfkd.methods import resolve
+from mfkd.models.trust import named_by
 from mfkd.pictures import image_files
 from mfkd.teacher.frozen import FrozenTeacher
 from mfkd.teacher.load import is_ready, load_teacher
@@ -54,9 +55,11 @@ def evaluate_run(path: str | Path, overrides: Sequence[str] = (), split: str = "
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     teacher = None
     try:
-        teacher = None if file.name == "teacher.safetensors" else _teacher(opened.root, config, data)
+        teacher = None if file.name == "teacher.safetensors" else teacher_of(opened.root, config, data)
     except CheckpointError as error:
         notes.append(f"agreement is left out, the teacher cannot be loaded: {error}")
+    if teacher is not None and teacher.count_classes((data.channels, *data.size)) != len(data.classes):
+        teacher = None
     network = network.to(device)
     batches = eval_loader(images, data, config.data, batch_size=EVAL_BATCH, device=device)
     reference = teacher.to(device).logits if teacher is not None else None
@@ -99,15 +102,18 @@ def predict_images(images: Sequence[str | Path], model: str | Path, top: int = 5
     return found
 
 
-def _teacher(root: Path, config: RunConfig, data: ImageData) -> FrozenTeacher | None:
-    """The run's teacher, as the students met it; None where there is none, or none with these classes."""
+def teacher_of(root: Path, config: RunConfig, data: ImageData) -> FrozenTeacher | None:
+    """The teacher of the run in a folder, as the students met it; None where it is not there, and nothing is trained.
+
+    Raises:
+        MfkdError: weights that are missing or damaged.
+    """
     named = config.named_teachers
     members = [_member(root / name, teacher, config, data) for name, teacher in named.items()]
     found = [member for member in members if member is not None]
     if len(found) < len(members):
         return None
-    teacher = together(found, [one.weight for one in named.values()], resolve(config.method).temperature)
-    return teacher if teacher.count_classes((data.channels, *data.size)) == len(data.classes) else None
+    return together(found, [one.weight for one in named.values()], resolve(config.method).temperature)
 
 
 def _member(folder: Path, config: TeacherConfig, run: RunConfig, data: ImageData) -> FrozenTeacher | None:
@@ -116,7 +122,8 @@ def _member(folder: Path, config: TeacherConfig, run: RunConfig, data: ImageData
         return FrozenTeacher(load_student(trained))
     if not is_ready(config) or (config.head == "tune" and not head.exists()):
         return None
-    teacher = load_teacher(config, data)
+    with named_by(folder.parent):
+        teacher = load_teacher(config, data)
     if config.head == "tune":
         tune_head(teacher, data, run.data, head)
     return teacher

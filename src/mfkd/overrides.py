@@ -3,19 +3,21 @@
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from mfkd.errors import ConfigError
+from mfkd.errors import ConfigError, brief
+from mfkd.plain import DEEPEST, LONGEST, parse
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML mapping from a file; tags that would build objects are refused."""
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        with path.open(encoding="utf-8") as file:
+            raw = parse(file.read(LONGEST + 1))
     except (FileNotFoundError, IsADirectoryError):
         raise ConfigError(f"recipe {path} does not exist; `mfkd run --recipes` lists the ready ones.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"recipe {path} is not valid YAML: {' '.join(str(error).split())}.") from None
+    except OSError as error:
+        raise ConfigError(f"recipe {path} cannot be read: {error.strerror}; check its permissions.") from None
+    except ValueError as error:  # an encoding that is not UTF-8 too
+        raise ConfigError(f"recipe {path} is not valid YAML: {error}.") from None
     if raw is None:
         return {}
     if not isinstance(raw, dict):
@@ -35,12 +37,12 @@ def apply_override(raw: dict[str, Any], override: str) -> None:
     """
     key, separator, text = override.partition("=")
     parts = key.split(".")
-    if not separator or not all(parts):
-        raise ConfigError(f"override {override!r} is not of the form key=value, for example train.epochs=30.")
+    if not separator or not all(parts) or len(parts) > DEEPEST or not key.isprintable():
+        raise ConfigError(f"override {brief(override)} is not of the form key=value, for example train.epochs=30.")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise ConfigError(f"the value of override {override!r} is not valid YAML; quote it.") from None
+        value = parse(text)
+    except ValueError:
+        raise ConfigError(f"the value of override {brief(override)} is not valid YAML; quote it.") from None
     node = raw
     for depth, part in enumerate(parts[:-1], 1):
         inner = node.get(part)
@@ -49,7 +51,9 @@ def apply_override(raw: dict[str, Any], override: str) -> None:
             advice = ""
             if part == "method" and isinstance(inner, str):
                 advice = f"; name the methods with their options: method='{{{inner}: {{...}}}}'"
-            raise ConfigError(f"{override!r}: {'.'.join(parts[:depth])} is {inner!r}, it has no key {below!r}{advice}.")
+            raise ConfigError(
+                f"{brief(override)}: {'.'.join(parts[:depth])} is {brief(inner)}, it has no key {below!r}{advice}."
+            )
         node[part] = dict(inner or {})
         node = node[part]
     node[parts[-1]] = _number(value) if isinstance(value, str) else value

@@ -1,6 +1,10 @@
 """Image files with Pillow alone, so that an exported network is asked without any training library."""
 
 import io
+import logging
+import struct
+import warnings
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,29 +15,37 @@ from mfkd.errors import DataError
 
 Encoded = Path | bytes
 EXTENSIONS = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"))
-BROKEN = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+BROKEN = (
+    OSError, SyntaxError, ValueError, Image.DecompressionBombError, EOFError, LookupError, TypeError, ArithmeticError,
+    NotImplementedError, MemoryError, struct.error, zlib.error,
+)  # fmt: skip
 """What Pillow raises on a file that is no image, or a damaged one."""
+warnings.filterwarnings("ignore", module=r"PIL\.")  # it mutters about what it then reads or refuses
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
-def read_image(source: Encoded, channels: int, name: str = "") -> Image.Image:
+def read_image(source: Encoded, channels: int, name: str = "", formats: tuple[str, ...] | None = None) -> Image.Image:
     """One image, converted to RGB (3 channels) or grey (1 channel).
 
     Args:
         source: a file, or the encoded image itself.
         channels: 1 or 3.
         name: what an error calls an encoded image; a file is called by its path.
+        formats: Pillow's names of those that may be tried; None tries all.
 
     Raises:
         DataError: the image cannot be read.
     """
     mode = "L" if channels == 1 else "RGB"
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=formats) as image:
             if image.mode == mode:
                 image.load()
                 return image
             if image.mode.startswith("I;16"):  # 16 bits a pixel; Pillow's own conversion would clip at 255
                 return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert(mode)
+            if image.mode == "F" and not np.isfinite(np.asarray(image)).all():
+                raise ValueError("NaN or infinite values in it")
             if image.mode == "P" and "transparency" in image.info:
                 return image.convert("RGBA").convert(mode)
             return image.convert(mode)
@@ -42,7 +54,7 @@ def read_image(source: Encoded, channels: int, name: str = "") -> Image.Image:
 
 
 def image_files(places: Sequence[str | Path]) -> list[Path]:
-    """The images that a user's words mean: files as they are, and of a folder those in it, in order of their names.
+    """The images that a user's words mean: files as they are, and of a folder those in it and below, by name.
 
     Raises:
         DataError: nothing there, or a folder without images.
@@ -66,7 +78,7 @@ def _image_files(path: Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise DataError(f"image {path} does not exist; give image files, or folders of them.")
-    found = sorted(file for file in path.iterdir() if file.suffix.lower() in EXTENSIONS)
+    found = sorted(file for file in path.rglob("*") if file.suffix.lower() in EXTENSIONS)
     if not found:
         raise DataError(f"folder {path} holds no image; known endings: {', '.join(sorted(EXTENSIONS))}.")
     return found

@@ -3,19 +3,23 @@
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from mfkd.config import load_config, settings, to_yaml
+from mfkd.data.sets import UNREADABLE
 from mfkd.distill import Distiller
 from mfkd.errors import ConfigError
 from mfkd.files import locked, sweep, write_atomic, write_json, write_text
 from mfkd.models import build_model
+from mfkd.models.trust import remember
 from mfkd.models.weights import load_weights
 from mfkd.plan import Kind, Plan, card
 from mfkd.records import RunRecord
 from mfkd.summary import summarise
 from mfkd.teacher.frozen import FrozenTeacher
 from mfkd.teacher.load import is_ready
+from mfkd.teacher.writing import check_place
 from mfkd.teachers import PLAIN, doing, obtain_teacher, stand_in, teacher_figures
 from mfkd.train.batches import training_batches
 from mfkd.train.finetune import freeze
@@ -23,7 +27,7 @@ from mfkd.train.interrupt import stop_at_once
 from mfkd.train.job import Job
 from mfkd.train.runtime import device, processes, start, together
 from mfkd.train.session import measure, train
-from mfkd.train.shared import Shared, share
+from mfkd.train.shared import Shared, check_wanted, share
 from mfkd.train.student import load_student
 from mfkd.validation import differences
 
@@ -38,8 +42,12 @@ def rehearse(plan: Plan) -> None:
     """
     config, data = plan.config, plan.data
     teacher = stand_in(plan)
-    student = build_student(plan, "distilled", config.seeds[0], teacher).student
-    freeze(student, config.train.freeze, plan.input_shape)
+    distiller = build_student(plan, "distilled", config.seeds[0], teacher)
+    if config.cache.views is not None and distiller.source is not None:  # else its views are used all the same
+        check_wanted(distiller)
+        if config.cache.folder is not None:
+            check_place(Path(config.cache.folder).expanduser())
+    freeze(distiller.student, config.train.freeze, plan.input_shape)
     jobs = [plan.student_job("alone", config.seeds[0]), plan.student_job("distilled", config.seeds[0])]
     own = [one.teacher_job() for one in plan.per_teacher() if not is_ready(one.config.teacher)]
     for job in [*own, *jobs]:
@@ -52,11 +60,16 @@ def claim_folder(plan: Plan) -> None:
     check(plan)
     if processes()[0] == 0:
         write_text(plan.folder / "config.yaml", to_yaml(plan.config))
+        remember(plan.models)
 
 
 @contextmanager
-def claimed(plan: Plan) -> Iterator[None]:
+def claimed(plan: Plan, say: Callable[[str], None] = lambda _: None) -> Iterator[None]:
     """A block that alone writes into the run folder, with the complete recipe there; signals end it in one line.
+
+    Args:
+        plan: a resolved recipe.
+        say: gets what the user must know of the images.
 
     Raises:
         ConfigError: another process writes there, or it holds another run.
@@ -78,6 +91,11 @@ def claimed(plan: Plan) -> Iterator[None]:
                 check(plan)  # it may have come in the meantime
             sweep(plan.folder)
             write_text(config, to_yaml(plan.config))
+            if plan.data.unreadable:
+                write_text(plan.folder / UNREADABLE, "".join(f"{line}\n" for line in plan.data.unreadable))
+            for note in plan.data.notes:
+                say(f"Warning: {note}")
+            remember(plan.models)
         yield
 
 
@@ -182,7 +200,7 @@ def run(plan: Plan, say: Callable[[str], None]) -> dict[str, Any]:
     Returns:
         The summary that is also written to `summary.json`.
     """
-    with claimed(plan):
+    with claimed(plan, say):
         return _run(plan, say)
 
 

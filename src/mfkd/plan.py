@@ -41,6 +41,11 @@ class Plan:
         folder = (self.teachers_in or self.folder) / self.teacher_name
         return Job("teacher", folder, config, config.teacher_training(), config.teacher.seed)
 
+    @property
+    def models(self) -> list[str]:
+        """Names of all networks."""
+        return [self.config.student.model, *(one.model for one in self.config.named_teachers.values())]
+
     def per_teacher(self) -> "list[Plan]":
         """The plan once for each teacher, with that one alone."""
         return [

@@ -1,5 +1,6 @@
 """The run record: what was run, on what, and what came out, as JSON."""
 
+import math
 import platform
 import subprocess
 from datetime import UTC, datetime
@@ -10,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from mfkd.errors import MfkdError
+from mfkd.errors import MfkdError, cut
 from mfkd.files import read_json, write_json
 
 PACKAGES = ("mfkd", "torch", "torchvision", "timm", "accelerate", "torchmetrics", "numpy")
@@ -69,6 +70,17 @@ class RunRecord(BaseModel):
     compiled: list[str] = Field(default_factory=list)
     environment: dict[str, Any] = Field(default_factory=dict)
 
+    def check_finished(self, path: Path) -> None:
+        """Refuse a record without what every finished student has.
+
+        Raises:
+            MfkdError: names what is missing or no number.
+        """
+        told = {"metrics.top1": self.metrics.get("top1"), "best.test_top1": self.best.get("test_top1")}
+        for name, value in told.items():
+            if value is None or not math.isfinite(value):
+                raise MfkdError(f"{path} is no record of a finished student ({name} is {value}); run it again.")
+
     def save(self, path: Path) -> None:
         """Write the record as JSON, atomically."""
         write_json(path, self.model_dump(mode="json"))
@@ -81,7 +93,9 @@ class RunRecord(BaseModel):
         except ValidationError as error:
             first = error.errors()[0]
             key = ".".join(map(str, first["loc"]))
-            raise MfkdError(f"{path} is not a run record ({key}: {first['msg']}); delete it and run again.") from None
+            raise MfkdError(
+                f"{path} is not a run record ({cut(key)}: {first['msg']}); delete it and run again."
+            ) from None
 
 
 @cache

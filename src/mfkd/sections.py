@@ -26,11 +26,18 @@ class DataConfig(Frozen):
     val_fraction: float = Field(
         default=0.0, ge=0, lt=1, description="share of the training images held out for choices"
     )
+    test_fraction: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="share of each class that is the test split, for a folder of class folders without train/",
+        exclude_if=lambda share: share is None,  # so that folders from before there was this go on
+    )
     split_seed: int = Field(default=0, ge=0, description="decides which images are used and held out")
     evaluate: Literal["test", "val"] = Field(
         default="test",
         description="images that all figures are of; with val the test images are not looked at",
-        exclude_if=lambda split: split == "test",  # so that folders from before there was a choice go on
+        exclude_if=lambda split: split == "test",  # as `test_fraction`
     )
     resize: Positive | None = Field(
         default=None, description="scale small images to this size, shorter side of large ones"
@@ -52,7 +59,7 @@ class DataConfig(Frozen):
     mean: tuple[Share, ...] | None = Field(
         default=None, description="of each channel, on the scale 0..1; null: a pretrained student's, else the data's"
     )
-    std: tuple[Annotated[float, Field(gt=0)], ...] | None = Field(
+    std: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] | None = Field(
         default=None, description="deviation of each channel, as `mean`"
     )
     class_names: str | None = Field(
@@ -60,6 +67,11 @@ class DataConfig(Frozen):
     )
     unlabelled: str | None = Field(
         default=None, description="folder of images without classes, added to the distillation"
+    )
+    unreadable: Literal["error", "skip"] = Field(
+        default="error",
+        description="an image that cannot be read ends the run, or is listed and left out",
+        exclude_if=lambda how: how == "error",  # as `test_fraction`
     )
     workers: Annotated[int, Field(ge=0)] = Field(default=2, description="processes that read large images")
 

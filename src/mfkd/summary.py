@@ -24,12 +24,13 @@ def summarise(
     Returns:
         teacher, student_alone, student_distilled (each metric as mean, std, n and the values of the
         last epoch; Top-1 also of the best), gain in points of Top-1 (mean, ci95, n, per seed), and
-        what is needed to say how it came about.
+        what is needed to say how it came about, with `warnings` in sentences.
     """
     gains = [b.metrics["top1"] - a.metrics["top1"] for a, b in zip(alone, distilled, strict=True)]
+    students = _group(alone)
     return {
         "teacher": teacher,
-        "student_alone": _group(alone),
+        "student_alone": students,
         "student_distilled": _group(distilled),
         "gain": {**spread(gains), "ci95": interval(gains)},
         "models": {
@@ -42,6 +43,7 @@ def summarise(
         "seeds": [record.seed for record in alone],
         "config_hash": config_hash(config),
         "notes": sorted({note for record in distilled for note in record.notes}),
+        "warnings": _warnings(teacher, students),
         "seconds": {
             "alone": spread([record.seconds for record in alone]),
             "distilled": spread([record.seconds + record.preparation_seconds for record in distilled]),
@@ -71,6 +73,15 @@ def interval(values: list[float]) -> list[float] | None:
         return [mean, mean]
     low, high = stats.t.interval(0.95, len(values) - 1, loc=mean, scale=error)
     return [float(low), float(high)]
+
+
+def _warnings(teacher: dict[str, Any], alone: dict[str, Any]) -> list[str]:
+    if "top1" not in teacher or teacher["top1"]["mean"] >= alone["top1"]["mean"]:
+        return []
+    return [
+        f"the teacher is worse than the student alone, {teacher['top1']['mean']:.2f} against "
+        f"{alone['top1']['mean']:.2f}% Top-1; train it longer, or give a better one."
+    ]
 
 
 def _group(records: list[RunRecord]) -> dict[str, Any]:

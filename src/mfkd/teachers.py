@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mfkd.distill import Distiller
-from mfkd.files import read_json, write_json
+from mfkd.files import read_object, write_json
 from mfkd.methods import resolve
 from mfkd.models import build_model
 from mfkd.plan import Plan, card
@@ -79,7 +79,7 @@ def teacher_figures(plan: Plan, teacher: FrozenTeacher) -> dict[str, Any]:
         record = RunRecord.load(job.record)
         metrics, best = record.metrics, [record.best["test_top1"]]
     elif path.exists():
-        metrics = read_json(path)
+        metrics = read_object(path)
     else:
         metrics = cost(teacher.network, teacher.input_shape(plan.input_shape))
         if teacher.count_classes(plan.input_shape) == len(plan.data.classes):

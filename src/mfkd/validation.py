@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, fie
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
-from mfkd.errors import ConfigError, UnknownNameError
+from mfkd.errors import ConfigError, UnknownNameError, brief, cut
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -64,11 +64,17 @@ def validated(model: type[M], raw: Mapping[str, Any], prefix: str = "") -> M:
         raise config_error(model, error, prefix) from None
 
 
+def first_fault(error: ValidationError) -> str:
+    """The first fault of a pydantic error as `key: message`."""
+    first = error.errors()[0]
+    return cut(": ".join(part for part in (".".join(map(str, first["loc"])), first["msg"]) if part))
+
+
 def config_error(model: type[BaseModel], error: ValidationError, prefix: str = "") -> ConfigError:
     """The first fault of a pydantic error as one line that names key, value and expectation."""
     first = error.errors()[0]
     path = [str(part) for part in first["loc"]]
-    dotted = prefix + ".".join(path)
+    dotted = prefix + cut(".".join(path))
     if first["type"] == "extra_forbidden":
         parent = _model_at(model, path[:-1])
         # What stands elsewhere under the same name is what was meant.
@@ -78,10 +84,10 @@ def config_error(model: type[BaseModel], error: ValidationError, prefix: str = "
         return UnknownNameError("key", dotted, [prefix + key for key in known])
     if first["type"] == "value_error":
         where = f"{dotted.rstrip('.')}: " if dotted else ""
-        return ConfigError(f"{where}{first['msg'].removeprefix('Value error, ')}.")
+        return ConfigError(f"{where}{cut(first['msg'].removeprefix('Value error, '))}.")
     expected = _EXPECTED.get(first["type"], "").format(**first.get("ctx", {}))
     message = f"expected {expected}" if expected else f"{first['msg'][:1].lower()}{first['msg'][1:]}"
-    return ConfigError(f"{dotted}: got {first['input']!r}, {message}{_about(model, path)}.")
+    return ConfigError(f"{dotted}: got {brief(first['input'])}, {message}{_about(model, path)}.")
 
 
 def differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:

@@ -122,7 +122,7 @@ def test_without_its_teacher_no_student_is_started(bench, tmp_path):
         compare([tmp_path / "bench"])
 
 
-def test_budgets_share_the_teacher_of_their_pair(bench, tmp_path):
+def test_budgets_share_the_teacher_of_their_pair(bench, tmp_path, capsys):
     _, started = bench(
         "seeds=[0]",
         only=["none"],
@@ -133,6 +133,10 @@ def test_budgets_share_the_teacher_of_their_pair(bench, tmp_path):
         methods=["kd"],
     )
     assert started == [f"{PAIR}/teacher", f"{PAIR}/epochs=1/none/seed-0", f"{PAIR}/half/none/seed-0"]
+    lines = [line for line in capsys.readouterr().err.splitlines() if "student alone" in line]
+    assert [("test Top-1" in line, "validation Top-1" in line) for line in lines] == [(True, False)] + [
+        (False, True)
+    ] * 2
     tables = compare([tmp_path / "bench"])
     assert [table.title for table in tables] == [f"{PAIR}, epochs=1", f"{PAIR}, half"]
     assert tables[1].protocol.startswith("2 epochs, batch 32, 10% of the training images but 50% held out")

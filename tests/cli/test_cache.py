@@ -94,7 +94,7 @@ def test_run_builds_the_cache_and_counts_it_in_its_plan(mfkd, tmp_path):
         ),
         (
             ["build", *WORDS, "method=none", "--dry-run"],
-            "there is no knowledge to keep without cache.views and a method that needs a teacher.",
+            "the methods of this recipe need nothing of the teacher; there is nothing to keep.",
         ),
     ],
 )

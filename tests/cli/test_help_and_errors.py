@@ -13,7 +13,7 @@ from mfkd.train.interrupt import Interrupted
 
 COMMANDS = (
     "run", "train", "distill", "evaluate", "export", "predict", "latency", "bench", "compare",
-    "sweep", "profile", "models", "methods", "taps",
+    "sweep", "profile", "models", "methods", "taps", "serve", "push", "report",
 )  # fmt: skip
 
 
@@ -104,6 +104,8 @@ REFUSED = [
         ". holds no student.safetensors, teacher.safetensors or model.safetensors; is the run finished?",
     ),
     (["evaluate", ".", "--split", "train"], "unknown split 'train'; known: test, val."),
+    (["report", "none"], "none does not exist; give the folder of a run or of a bench, such as runs/digits."),
+    (["report", "."], ". is neither a run nor a bench: it holds no config.yaml and no bench.json; give a folder"),
     (["predict", "none.png", "-m", "."], "image none.png does not exist; give image files, or folders of them."),
     (["predict", ".", "-m", "."], "folder . holds no image; known endings: .bmp, .gif,"),
     (["methods", "mfk"], "unknown method 'mfk'; did you mean mfkd"),

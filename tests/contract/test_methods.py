@@ -19,6 +19,7 @@ CASES = [
     *({name: {}} for name in METHODS),
     *({"mfkd": {"kind": kind}} for kind in ("concat", "topdown", "static")),
     {"mfkd": {"head_weight": 0.5, "distance": "mse"}},
+    {"mfkd": {"calibration": "joint"}},
     {name: {} for name in METHODS},
 ]
 ONLY_PREPARATION = {"ab", "fsp"}  # they train the student's backbone in a stage before, and add no term later

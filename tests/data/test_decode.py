@@ -1,3 +1,5 @@
+import io
+
 import numpy as np
 import pytest
 import torch
@@ -104,3 +106,23 @@ def test_load_image_names_what_it_cannot_read(tmp_path, content):
     assert str(error.value).startswith(f"{path} cannot be read as an image (")
     assert str(error.value).endswith("); repair or remove it.")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.filterwarnings("ignore:::PIL")
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "GIF", "TIFF", "WEBP", "BMP", "PPM"])
+def test_whatever_bytes_there_are_the_image_is_read_or_refused_in_one_line(form, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1 << 20)
+    random = np.random.default_rng(0)
+    file, refused = io.BytesIO(), 0
+    Image.fromarray(random.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(file, form)
+    for _ in range(150):
+        content = bytearray(file.getvalue())
+        for place in random.integers(0, min(len(content), 200), size=3):
+            content[place] = random.integers(0, 256)
+        try:
+            assert read_image(bytes(content[: random.integers(50, 2000)]), 3, "it").mode == "RGB"
+        except DataError as error:
+            refused += 1
+            assert str(error).startswith("it cannot be read as an image (")
+            assert "\n" not in str(error)
+    assert refused > 0

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from mfkd.config import DataConfig
@@ -111,10 +112,44 @@ def test_refuses_a_decompression_bomb_by_its_name(root, monkeypatch):
 
 
 def test_refuses_a_folder_without_splits(tmp_path):
-    expected = "expected train/ and val/ or test/, each with a folder a class."
+    expected = (
+        "expected train/ and val/ or test/, each with a folder a class, "
+        "or data.test_fraction=0.2 for class folders alone."
+    )
     assert refusal(tmp_path) == f"PLACE has no train/; {expected}"
     make(tmp_path)
     assert refusal(tmp_path) == f"PLACE has no val/ or test/; {expected}"
+
+
+def test_class_folders_alone_are_cut_by_a_seed_class_by_class(tmp_path):
+    for name, count in (("a", 10), ("b", 3)):
+        (tmp_path / name).mkdir()
+        for number in range(count):
+            Image.fromarray(picture(number, (8, 8))).save(tmp_path / name / f"{number}.png")
+    data = load(tmp_path, test_fraction=0.2)
+    assert [data.train.labels.bincount().tolist(), data.test.labels.bincount().tolist()] == [[8, 2], [2, 1]]
+    assert sorted([*data.train.rows.tolist(), *data.test.rows.tolist()]) == list(range(13))
+    assert data.num_rows >= int(data.train.rows.max()) + 1
+    again, other = load(tmp_path, test_fraction=0.2), load(tmp_path, test_fraction=0.2, split_seed=1)
+    assert torch.equal(again.test.rows, data.test.rows)
+    assert not torch.equal(other.test.rows, data.test.rows)
+    Image.fromarray(picture(0, (8, 8))).save(tmp_path / "c.png")  # a file beside the classes is none of them
+    assert load(tmp_path, test_fraction=0.2).classes == ("a", "b")
+
+
+def test_a_share_that_cannot_be_cut_is_refused(root, tmp_path_factory):
+    text = "data.test_fraction is for class folders without a split, and PLACE has train, val; leave it out."
+    assert refusal(root, ConfigError, test_fraction=0.2) == text
+    single = tmp_path_factory.mktemp("single")
+    for name in ("a", "b"):
+        (single / name).mkdir()
+        Image.fromarray(picture(0, (8, 8))).save(single / name / "0.png")
+    text = "PLACE/a holds one image, and data.test_fraction needs two or more of each class."
+    assert refusal(single, test_fraction=0.2) == text
+    assert (
+        refusal(tmp_path_factory.mktemp("none"), test_fraction=0.2)
+        == "PLACE has 0 class folders, expected two or more."
+    )
 
 
 def test_refuses_differing_classes(root):

@@ -38,7 +38,7 @@ def test_readers_end_with_a_killed_process(tmp_path):
     for part in ("train", "test"):
         for label in ("a", "b"):
             (tmp_path / part / label).mkdir(parents=True)
-            for number in range(6):
+            for number in range(40):  # more than what is read ahead, so that no reader is done yet
                 pixels = np.full((100, 100, 3), number, dtype=np.uint8)
                 Image.fromarray(pixels).save(tmp_path / part / label / f"{number}.png")
     script = tmp_path / "script.py"

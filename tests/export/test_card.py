@@ -5,7 +5,7 @@ import re
 import pytest
 import yaml
 
-from mfkd.config import load_config
+from mfkd.config import ModelConfig, load_config
 from mfkd.export.card import readme
 from mfkd.export.feed import Feed
 from mfkd.export.licences import inherited, of_data, of_start, shown
@@ -86,7 +86,7 @@ def test_card_holds_every_figure_and_every_part():
         "`model.onnx` 0.31 MB.",
         "2 threads of A chip; PyTorch took 1.500 ms.",
         "(ECE 3.21 % on the test images)",
-        "| data cifar100 | none stated by its authors |",
+        "| data cifar100 | not known |",
         "10.1371/journal.pone.0285901",
         "https://arxiv.org/abs/1503.02531",
         "(batch, 3, 32, 32), float32 after normalisation",
@@ -123,7 +123,7 @@ def test_folders_of_this_machine_are_not_told():
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("digits", "CC BY 4.0"), ("cifar10", "none stated"), ("fashion_mnist", "MIT"), ("folder:x", "not known")],
+    [("digits", "CC BY 4.0"), ("cifar10", "not known"), ("fashion_mnist", "MIT"), ("folder:x", "not known")],
 )
 def test_licence_of_data(name, expected):
     assert of_data(name).startswith(expected)
@@ -140,5 +140,28 @@ def test_licences_of_weights():
     assert found["first weights of resnet8"] == "none (random)"
     assert "teacher resnet20" not in inherited(foreign, "alone")
     assert inherited(load_config(None, []), "teacher")["first weights of resnet20"] == "none (random)"
-    other = load_config(None, ["teacher.model=torchvision/resnet18", "teacher.options.pretrained=true"])
-    assert of_start(other.teacher, "-") == "not known (pretrained weights of torchvision/resnet18)"
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        ("timm/resnet18.a1_in1k", "apache-2.0"),
+        ("timm/vit_base_patch16_224.mae", "cc-by-nc-4.0"),
+        ("hf-hub:timm/vit_base_patch16_224.mae", "cc-by-nc-4.0"),
+        ("hf-hub:somebody/net", "not known"),
+        ("timm/resnet50.bamboo", "not known"),  # timm tells none
+        ("torchvision/resnet18", "not known"),  # torchvision neither
+        ("torchvision/vit_h_14", "https://github.com/facebookresearch/SWAG/blob/main/LICENSE"),
+    ],
+)
+def test_licence_of_pretrained_weights_is_what_their_library_tells(model, expected):
+    config = ModelConfig(model=model, options={"pretrained": True})
+    assert of_start(config, "-") == f"{expected} (pretrained weights of {model})"
+
+
+def test_licence_of_a_folder_is_what_it_says(tmp_path):
+    config = ModelConfig(model=f"local-dir:{tmp_path}", options={"pretrained": True})
+    assert of_start(config, "-") == f"not known (pretrained weights of local-dir:{tmp_path.name})"
+    (tmp_path / "config.json").write_text('{"pretrained_cfg": {"license": "mit"}}')
+    assert of_start(config, "-") == f"mit (pretrained weights of local-dir:{tmp_path.name})"
+    assert of_start(ModelConfig(model="timm/resnet18"), "none") == "none"

@@ -191,6 +191,60 @@ def test_half_precision_maps_are_fused_in_their_precision_and_given_in_float32(m
     torch.testing.assert_close(half, whole, rtol=0.05, atol=0.01)
 
 
+def test_joint_fusion_learns_by_the_worth_of_its_map_and_never_by_the_distance(make_context, make_inputs):
+    student, teacher, batch = make_inputs()
+    method = MFKD(MFKDConfig(calibration="joint", weight=2.0, calibration_temperature=2.0), make_context()).train()
+    assert method.preparation() is None
+    assert (method.needs.logits, method.needs.labels) == (True, True)
+    assert method.knowledge(teacher.taps) is teacher.taps
+    terms = method(student, teacher, batch)
+    assert list(terms) == ["mfkd", "mfkd_teacher"]
+    fused = method.teacher_side.fusion(list(teacher.taps.values()))
+    scores = method.teacher_side.classify(fused)
+    worth = F.cross_entropy(scores, batch.label) + soft_target_loss(scores, teacher.logits, 2.0)
+    assert torch.allclose(terms["mfkd_teacher"], worth / 2.0)  # times the weight of 2 in the objective
+    expected = mfkd_loss(method.student_side(list(student.taps.values())), fused)
+    assert torch.allclose(terms["mfkd"], expected)
+
+    sides = {name: list(getattr(method, name).parameters()) for name in ("student_side", "teacher_side")}
+    terms["mfkd"].backward()
+    assert all(p.grad is not None for p in sides["student_side"])
+    assert all(p.grad is None for p in sides["teacher_side"])
+    reached = student.taps["front"].grad.clone()
+    terms["mfkd_teacher"].backward()
+    assert all(p.grad.abs().sum() > 0 for p in sides["teacher_side"])
+    assert torch.equal(student.taps["front"].grad, reached)
+
+
+def test_joint_fusion_without_the_teachers_logits_learns_by_labels(make_context, make_inputs):
+    student, teacher, batch = make_inputs()
+    method = MFKD(MFKDConfig(calibration="joint", weight=1.0), make_context(teacher_logits=False))
+    assert not method.needs.logits
+    scores = method.teacher_side.classify(method.teacher_side.fusion(list(teacher.taps.values())))
+    term = method(student, Knowledge(None, teacher.taps), batch)["mfkd_teacher"]
+    assert torch.allclose(term, F.cross_entropy(scores, batch.label))
+
+
+def test_joint_and_calibrated_fusion_start_from_the_same_weights(make_context):
+    states = [MFKD(MFKDConfig(calibration=one), make_context()).state_dict() for one in ("before", "joint")]
+    assert states[0].keys() - states[1].keys() == {"teacher_side.done"}
+    assert all(torch.equal(value, states[0][name]) for name, value in states[1].items())
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"kind": "static"}, "calibration joint has nothing to train in kind static; use another kind"),
+        ({"weight": 0}, "calibration joint learns by terms of the method, so weight must be above 0"),
+        ({"calibration_epochs": 2}, "calibration_epochs 2 has no meaning for calibration joint, which has no stage"),
+        ({"calibration_lr": 0.5}, "calibration_lr 0.5 has no meaning for calibration joint, which has no stage"),
+    ],
+)
+def test_what_joint_fusion_cannot_use_is_refused(options, text):
+    with pytest.raises(ValidationError, match=text):
+        MFKDConfig(calibration="joint", **options)
+
+
 def test_refusals(make_context, make_inputs):
     method = MFKD(MFKDConfig(), make_context())
     with pytest.raises(TrainingError, match=r"distiller\.prepare\(loader\)"):

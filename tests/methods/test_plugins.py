@@ -1,7 +1,6 @@
 """Methods that other packages bring, with the one of docs/extend.md, taken from the page itself."""
 
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,12 +11,13 @@ import torch
 from mfkd import Distiller, build_model
 from mfkd.errors import ConfigError
 from mfkd.methods import known_methods
+from page_blocks import blocks
 
 PAGE = (Path(__file__).parents[2] / "docs" / "extend.md").read_text(encoding="utf-8")
 
 
 def block(language):
-    (code,) = re.findall(rf"```{language}\n(.*?)```", PAGE, flags=re.S)
+    (code,) = (one.code for one in blocks(PAGE) if one.language == language and "mimic" in one.code)
     return code
 
 

@@ -200,9 +200,24 @@ def test_what_is_no_module_is_told(source: str) -> None:
     )
 
 
-def test_a_factory_without_a_signature_is_told() -> None:
-    with pytest.raises(ConfigError, match=r"^builtins:dict does not tell its arguments; name a function or class"):
-        build_model("builtins:dict")
+def test_a_factory_without_a_signature_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text("make = dict\n")
+    with pytest.raises(ConfigError, match=r"^mine.py:make does not tell its arguments; name a function or class"):
+        build_model("mine.py:make")
+
+
+def test_parts_of_python_and_torch_are_no_factories_unless_a_module_here_has_their_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("builtins:dict", "os:system", "torch.hub:load", "subprocess:run"):
+        with pytest.raises(ConfigError, match="is a part of Python or torch and builds no classifier; name code of y"):
+            build_model(name)
+    (tmp_path / "this.py").write_text(
+        "from torch import nn\ndef net(num_classes):\n    return nn.Linear(4, num_classes)\n"
+    )
+    assert build_model("this:net", num_classes=3).out_features == 3
 
 
 def test_the_files_behind_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -85,25 +85,6 @@ def test_ctrl_c_in_the_last_epoch_is_heard_and_nothing_is_trained_again(lab, pre
     assert torch.equal(network[0].weight, expected[0].weight)
 
 
-def test_ctrl_c_while_preparing_stops_and_the_stage_starts_anew(lab, monkeypatch):
-    real = Display.prepared
-
-    def prepared(self, name, done, total):
-        real(self, name, done, total)
-        assert (name, total) == ("mfkd", 12)
-        if done == 7:
-            signal.raise_signal(signal.SIGINT)
-
-    monkeypatch.setattr(Display, "prepared", prepared)
-    job = lab.job("parts")
-    with pytest.raises(Interrupted, match="stopped while preparing, which starts anew; the same command goes on"):
-        lab.train(job, MFKD)
-    assert not job.checkpoint.exists()
-    monkeypatch.undo()
-    network, expected = (lab.train(lab.job(place), MFKD)[1] for place in ("parts", "whole"))
-    assert torch.equal(network[0].weight, expected[0].weight)
-
-
 def test_what_is_broken_is_not_saved_on_ctrl_c(lab, press):
     press(9)
     job = lab.job(epochs=3)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-# Several launches of two and three processes. One of about 15 aborts at its very end, when all files are written.
+# Six launches of two and three processes, more than a minute.
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]

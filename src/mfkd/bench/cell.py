@@ -8,7 +8,8 @@ from typing import Any, Literal
 from filelock import FileLock
 
 from mfkd.config import RunConfig
-from mfkd.files import read_json, write_json, write_text
+from mfkd.files import read_object, write_json, write_text
+from mfkd.records import RunRecord
 from mfkd.validation import Frozen
 
 State = Literal["waiting", "running", "begun", "done", "failed"]
@@ -98,7 +99,7 @@ class Cell(Frozen):
     @property
     def failure(self) -> str:
         """In one line what went wrong; "" where nothing did."""
-        return str(read_json(self.error)["error"]) if self.error.exists() else ""
+        return str(read_object(self.error, "error")["error"]) if self.error.exists() else ""
 
 
 def attempt(cell: Cell) -> bool:
@@ -135,12 +136,14 @@ def work(cell: Cell) -> None:
         MfkdError: whatever the training refuses.
         Interrupted: after Ctrl-C, once everything is on disk.
     """
+    from mfkd.models.trust import remember
     from mfkd.pipeline import claim_folder, share_knowledge, train_student
     from mfkd.plan import open_plan
     from mfkd.teachers import obtain_teacher, teacher_figures
 
     if cell.kind == "teacher":
         plan = open_plan(cell.config)
+        remember(plan.models)
         figures = teacher_figures(plan, obtain_teacher(plan))
         return write_json(cell.record, figures)
     plan = replace(open_plan(with_teachers(cell)), teachers_in=cell.teachers_in)
@@ -175,14 +178,15 @@ def told(cell: Cell) -> dict[str, Any]:
     """Accuracy and time of a finished cell, for lists; empty for others."""
     if not cell.done:
         return {}
-    value = read_json(cell.record)
     if cell.kind == "teacher":
-        top1 = value.get("top1", {})
+        top1 = read_object(cell.record).get("top1", {})
         return {"top1": top1.get("mean"), "best": next(iter(top1.get("best", [])), None), "seconds": None}
+    record = RunRecord.load(cell.record)
+    record.check_finished(cell.record)
     return {
-        "top1": value["metrics"]["top1"],
-        "best": value["best"]["test_top1"],
-        "seconds": value["seconds"] + value["preparation_seconds"],
+        "top1": record.metrics["top1"],
+        "best": record.best["test_top1"],
+        "seconds": record.seconds + record.preparation_seconds,
     }
 
 

@@ -7,10 +7,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from mfkd.bench.recorded import check_record
 from mfkd.bench.run import FILE, read_bench
 from mfkd.config import RunConfig
-from mfkd.errors import ConfigError, MfkdError
-from mfkd.files import read_json, sha256
+from mfkd.errors import ConfigError, MfkdError, brief, cut
+from mfkd.files import read_object, sha256
 from mfkd.methods import PRESETS, known_methods, resolve
 from mfkd.records import RunRecord
 from mfkd.validation import differences
@@ -111,8 +112,8 @@ def check_alike(entries: Sequence[Entry], allow: Sequence[str] = ()) -> None:
             for key, old, new in differences(_shared(protocol(other), own), _shared(own, protocol(other))):
                 if not any(key == name or key.startswith(f"{name}.") for name in allow):
                     raise ConfigError(
-                        f"unlike things: {key} is {old!r} in {other.told} and {new!r} in {entry.told}; "
-                        f"leave one out, or compare them all the same with --allow {key}."
+                        f"unlike things: {cut(key)} is {brief(old)} in {other.told} and {brief(new)} in {entry.told}; "
+                        f"leave one out, or compare them all the same with --allow {cut(key)}."
                     )
         first.setdefault(entry.name == ALONE, entry)
 
@@ -184,6 +185,7 @@ def _bench(folder: Path, sheets: dict[str, Sheet]) -> None:
         path = folder / cell["folder"] / "record.json"
         if path.exists():
             record = RunRecord.load(path)
+            check_record(record, path)
             sheet.entries.append(Entry(cell["method"], record, complete(record.method), path))
         else:
             sheet.missing.setdefault(cell["error"], []).append((cell["method"], cell["seed"]))
@@ -196,13 +198,21 @@ def _loose(path: Path, sheet: Sheet) -> None:
         if record.kind == "teacher":
             sheet.teacher = record.metrics.get("top1")
         else:
+            check_record(record, file)
             method = complete(record.method)
             sheet.entries.append(Entry(label(method), record, method, file))
     if sheet.teacher is None and path.is_dir():
         for file in (path / "summary.json", path / "teacher" / "metrics.json"):
             if file.exists():
-                value = read_json(file)
-                sheet.teacher = value.get("teacher", {}).get("top1", {}).get("mean", value.get("top1"))
+                sheet.teacher = _teacher_top1(read_object(file))
+
+
+def _teacher_top1(value: dict[str, Any]) -> float | None:
+    """From a `summary.json` or the metrics of a loaded teacher; None where neither tells it."""
+    for key in ("teacher", "top1", "mean"):
+        value = value.get(key, value) if isinstance(value, dict) else value
+    found: Any = value
+    return float(found) if isinstance(found, int | float) else None
 
 
 def _unique(entries: Iterable[Entry]) -> list[Entry]:

@@ -6,9 +6,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from mfkd.errors import brief
 from mfkd.validation import Frozen
 
 ALONE = "none"
+SECTIONS = ("data", "teacher", "teachers", "student", "train", "augment", "cache", "checkpoint", "log")
 """Name of the student alone, which is part of every plan."""
 Axis = Literal["seed", "budget", "pair", "method"]
 AXES: tuple[Axis, ...] = ("seed", "budget", "pair", "method")
@@ -109,6 +111,12 @@ class BenchConfig(Frozen):
             for key in ("out", "method", "seeds"):
                 if key in value:
                     raise ValueError(f"{key} has no place in the base of a plan; the plan itself says it")
+            for key, section in value.items():
+                if key not in SECTIONS:  # the recipe's own check tells what is unknown
+                    continue
+                several = section if key in ("teacher", "teachers") and isinstance(section, list) else [section]
+                if not all(isinstance(one, dict | None) for one in several):
+                    raise ValueError(f"base.{key}: got {brief(section)}, expected a mapping of keys")
         return value
 
     @model_validator(mode="after")

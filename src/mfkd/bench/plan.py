@@ -152,7 +152,7 @@ def _found(path: Path) -> Path:
 def _pair_name(raw: Mapping[str, Any]) -> str:
     teachers, student = raw.get("teacher") or {}, raw.get("student") or {}
     teachers = teachers if isinstance(teachers, list) else [teachers, *(raw.get("teachers") or ())]
-    models = "+".join(one.get("model", TeacherConfig().model) for one in teachers)
+    models = "+".join(str((one or {}).get("model", TeacherConfig().model)) for one in teachers)
     name = f"{models}-{student.get('model', StudentConfig().model)}"
     return re.sub(r"[^\w.,+=-]+", "_", name).lstrip("_.-")
 

@@ -12,6 +12,7 @@ from filelock import FileLock, Timeout
 from mfkd.bench.cell import Cell, State, failed, told
 from mfkd.bench.config import BenchConfig
 from mfkd.bench.plan import cells
+from mfkd.bench.recorded import check_bench
 from mfkd.errors import ConfigError, MfkdError, UnknownNameError
 from mfkd.files import read_json, write_json, write_text
 
@@ -22,7 +23,9 @@ PATIENCE = 0.5  # seconds between looks at what runs
 class Runner(Protocol):
     """Where cells run. What came out is read from their folders, so that a runner only starts and awaits them."""
 
-    slots: int
+    @property
+    def slots(self) -> int:
+        """How many run at a time; it may change."""
 
     def start(self, cell: Cell) -> None:
         """Begin with a cell; called when fewer than `slots` run."""
@@ -189,6 +192,7 @@ def read_bench(folder: Path) -> dict[str, Any]:
     value = read_json(folder / FILE)
     if not isinstance(value, dict) or not {"methods", "cells", "family", "kd"} <= value.keys():
         raise MfkdError(f"{folder / FILE} was not written by mfkd bench; delete it and run the plan again.")
+    check_bench(value, folder / FILE)
     return value
 
 

@@ -5,9 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
-
 from mfkd.errors import ConfigError
+from mfkd.plain import parse
 
 RANGE = re.compile(r"\s*([^\s.]\S*?)\s*\.\.\s*(\S+)\s*")
 LOGARITHMIC = 10  # a range whose ends are so many times apart is searched by orders of magnitude
@@ -47,8 +46,8 @@ def dimension_of(word: str, text: str) -> Span | list[Any]:
             return Span(*ends)
         raise ConfigError(f"sweep: {word!r} is no range that rises, for example weight=1..8.")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
+        value = parse(text)
+    except ValueError:
         value = None
     if not isinstance(value, list) or len(value) < 2:
         raise ConfigError(f"sweep: {word!r} is neither a range nor a list of two or more, for example weight=1..8.")

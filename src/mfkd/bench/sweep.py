@@ -16,7 +16,7 @@ from mfkd.bench.cell import Cell, work
 from mfkd.bench.space import Space, Span, dimension_of, distribution, given, plain, written
 from mfkd.config import RunConfig, settings
 from mfkd.errors import ConfigError, MfkdError
-from mfkd.files import read_json, write_json, write_text
+from mfkd.files import read_object, write_json, write_text
 from mfkd.methods import PRESETS, resolve
 from mfkd.records import RunRecord
 from mfkd.seeding import derive
@@ -172,7 +172,7 @@ def _claim(sweep: Sweep) -> None:
     }
     path = sweep.folder / SPACE
     if path.exists():
-        found = next(differences(read_json(path), mine), None)
+        found = next(differences(read_object(path), mine), None)
         if found is not None:
             key, old, new = found
             raise ConfigError(
@@ -219,7 +219,7 @@ def _result(sweep: Sweep, study: "optuna.Study") -> dict[str, Any]:
     for trial in study.get_trials(deepcopy=False):
         path = _home(sweep, trial) / OUTCOME
         if trial.state.is_finished():
-            outcome = read_json(path) if path.exists() else {"state": "fail", "error": "killed while it was drawn"}
+            outcome = read_object(path) if path.exists() else {"state": "fail", "error": "killed while it was drawn"}
             trials.append({"number": trial.number, "values": given(sweep.space, trial.params), **outcome})
     best = max((one for one in trials if "val_top1" in one), key=lambda one: one["val_top1"], default=None)
     space = {key: plain(dimension) for key, dimension in sweep.space.items()}

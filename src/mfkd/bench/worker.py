@@ -26,7 +26,7 @@ def serve() -> None:
         while (order := orders.get()) is not None:
             busy.set()
             cell = Cell.model_validate_json(order)
-            finished = _logged(cell)
+            finished = logged(cell)
             busy.clear()
             if not finished:
                 break
@@ -42,7 +42,7 @@ def _listen(orders: "queue.Queue[str | None]", busy: threading.Event) -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
 
-def _logged(cell: Cell) -> bool:
+def logged(cell: Cell) -> bool:
     """Do a cell with all output, that of libraries too, going into its log."""
     cell.folder.mkdir(parents=True, exist_ok=True)
     before = os.dup(2)

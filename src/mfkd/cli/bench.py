@@ -2,6 +2,7 @@
 
 import sys
 import time
+from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,7 +19,7 @@ from mfkd.cli.compare import show
 from mfkd.cli.words import Json
 
 if TYPE_CHECKING:
-    from mfkd.bench.run import Board, Row
+    from mfkd.bench.run import Board, Row, Runner
 
 EXAMPLES = examples(
     {
@@ -26,6 +27,7 @@ EXAMPLES = examples(
         "mfkd bench my.yaml --dry-run": "what would it take?",
         "mfkd bench my.yaml --jobs 2 seeds=[0,1]": "two at a time, other seeds",
         "mfkd bench my.yaml data.name=cifar10": "other data",
+        "mfkd bench my.yaml --ray head:6379": "on the machines of a Ray cluster",
         "mfkd bench my.yaml --retry --only kd,mfkd": "two methods, failed cells again",
     }
 )
@@ -42,7 +44,25 @@ def bench(  # noqa: PLR0917 - typer calls it
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the cells with an estimate of time and disk; write nothing.")
     ] = False,
-    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Trainings at a time; cores and GPUs are shared out.")] = 1,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            "--jobs", min=1, help="Trainings at a time; cores and GPUs are shared out.", show_default="1; on Ray: all"
+        ),
+    ] = None,
+    ray: Annotated[
+        str, typer.Option("--ray", metavar="ADDRESS", help="Run on a Ray cluster: HOST:PORT of its head, or auto.")
+    ] = "",
+    cpus: Annotated[int, typer.Option("--cpus-per-cell", min=1, help="With --ray: CPUs of a training.")] = 1,
+    gpus: Annotated[
+        float | None,
+        typer.Option(
+            "--gpus-per-cell",
+            min=0,
+            help="With --ray: GPUs of a training, such as 0.5.",
+            show_default="1 where there are any",
+        ),
+    ] = None,
     retry: Annotated[bool, typer.Option("--retry", help="Do failed cells again.")] = False,
     only: Annotated[
         str, typer.Option("--only", metavar="METHODS", help="Do these methods alone now, such as kd,mfkd.")
@@ -62,19 +82,32 @@ def bench(  # noqa: PLR0917 - typer calls it
     if dry_run:
         from mfkd.bench.foresee import foresee
 
-        return _estimate(foresee(board), jobs, as_json)
-    from mfkd.bench.local import Local
-
-    with Watch(jobs) as watch:
-        run_bench(board, Local(jobs), watch)
+        return _estimate(foresee(board), jobs or 1, as_json)
+    with _runner(board, ray, jobs, cpus, gpus) as runner, Watch(runner) as watch:
+        run_bench(board, runner, watch)
     return _end(board, as_json)
+
+
+def _runner(
+    board: "Board", ray: str, jobs: int | None, cpus: int, gpus: float | None
+) -> "AbstractContextManager[Runner]":
+    if ray:
+        from mfkd.bench.ray import connected
+
+        return connected(ray, board.folder, jobs, cpus, gpus)
+    from mfkd.bench.local import Local
+    from mfkd.errors import ConfigError
+
+    if cpus != 1 or gpus is not None:
+        raise ConfigError("--cpus-per-cell and --gpus-per-cell go with --ray; --jobs shares out this machine.")
+    return nullcontext(Local(jobs or 1))
 
 
 class Watch:
     """Shows a bench: a table that changes on a terminal, a line a cell in a file."""
 
-    def __init__(self, slots: int) -> None:
-        self.slots = slots
+    def __init__(self, runner: "Runner") -> None:
+        self.runner = runner
         self.console = Console(file=sys.stderr, soft_wrap=not sys.stderr.isatty())
         self.live = Live(console=self.console, auto_refresh=False) if self.console.is_terminal else None
 
@@ -92,7 +125,7 @@ class Watch:
     def __call__(self, board: "Board", row: "Row | None") -> None:
         """Show what has changed."""
         if self.live is not None:
-            self.live.update(board_table(board, self.slots), refresh=True)
+            self.live.update(board_table(board, self.runner.slots), refresh=True)
         elif row is not None and row.state != "running":
             place = f"[{board.count('done', 'failed')}/{len(board.wanted)}]"
             self.console.print(Text(f"{place} {row.cell.title}: {_outcome(row)}"), highlight=False)

@@ -60,17 +60,18 @@ def build(
     plan = plan_from(recipe, overrides)
     if plan.config.cache.views is None:
         raise ConfigError("cache.views is null, which asks the teacher itself; say how many, such as cache.views=4.")
+    from mfkd.pipeline import build_student, claimed, share_knowledge
+    from mfkd.teachers import obtain_teacher, stand_in
+    from mfkd.train.shared import check_wanted
+
+    check_wanted(build_student(plan, "distilled", plan.config.seeds[0], stand_in(plan)))
     if dry_run:
         from mfkd.estimate import estimate_cache
 
         return _estimate(estimate_cache(plan), as_json)
-    from mfkd.pipeline import claimed, share_knowledge
-    from mfkd.teachers import obtain_teacher
-
-    with claimed(plan):
+    with claimed(plan, screen.say):
         store = share_knowledge(plan, obtain_teacher(plan), screen.say, always=True).store
-    if store is None:
-        raise ConfigError("the methods of this recipe need nothing of the teacher; there is nothing to keep.")
+    assert store is not None  # noqa: S101 - `check_wanted` has seen to it
     return _show(store.folder, store.manifest, as_json)
 
 

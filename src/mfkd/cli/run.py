@@ -61,6 +61,15 @@ def run(  # noqa: PLR0917 - typer calls it
         return _keys(as_json)
     if recipes:
         return _recipes(as_json)
+    if source is None:
+        return _do(recipe, overrides, dry_run, None, as_json)
+    from mfkd.models.trust import named_by
+
+    with named_by(source / "config.yaml"):  # it may come from others
+        return _do(recipe, overrides, dry_run, source, as_json)
+
+
+def _do(recipe: str | None, overrides: list[str] | None, dry_run: bool, source: Path | None, as_json: bool) -> None:
     plan = _plan(recipe, overrides, source)
     if dry_run:
         from mfkd.estimate import estimate
@@ -136,6 +145,8 @@ def _summary(value: dict[str, Any]) -> None:
     screen.tell(f"{text}.", "bold")
     for note in value["notes"]:
         screen.tell(f"Note: {note}")
+    for warning in value["warnings"]:
+        screen.tell(f"Warning: {warning}", "bold")
 
 
 def _cell(name: str, value: dict[str, Any] | None) -> str:

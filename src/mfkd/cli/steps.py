@@ -51,7 +51,7 @@ def _students(
     from mfkd.pipeline import claimed, share_knowledge, train_student
     from mfkd.teachers import obtain_teacher
 
-    with claimed(plan):
+    with claimed(plan, screen.say):
         teacher = obtain_teacher(plan) if kind == "distilled" else None
         shared = share_knowledge(plan, teacher, screen.say) if teacher is not None else None
         records = [train_student(plan, kind, seed, teacher, shared) for seed in plan.config.seeds]
@@ -65,9 +65,10 @@ def _students(
 def _records(records: "list[RunRecord]") -> None:
     first = records[0]
     epochs = first.training["epochs"]
+    split = "validation" if first.config["data"].get("evaluate") == "val" else "test"
     screen.table(
         f"Student {first.kind}: {first.config['student']['model']} on {first.config['data']['name']}, "
-        f"{epochs} epoch{'s' if epochs > 1 else ''}, {first.metrics['n']:,.0f} test images",
+        f"{epochs} epoch{'s' if epochs > 1 else ''}, {first.metrics['n']:,.0f} {split} images",
         ["seed", "Top-1, %", "Top-5, %", "images/s", "time"],
         [
             [

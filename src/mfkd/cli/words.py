@@ -16,7 +16,8 @@ Recipe = Annotated[
     str | None,
     typer.Argument(
         metavar="RECIPE",
-        help="A YAML file, or the name of a shipped recipe ([cyan]mfkd run --recipes[/]). Default: digits.",
+        help="A YAML file, or the name of a shipped recipe ([cyan]mfkd run --recipes[/]). Default: digits, "
+        "and images where data.name names other data.",
         show_default=False,
     ),
 ]
@@ -42,15 +43,28 @@ def config_from(recipe: str | None, overrides: Iterable[str] | None) -> "RunConf
             f"got {' and '.join(map(repr, recipes))}, expected one recipe; "
             "whatever else there is must be key=value, such as train.epochs=30."
         )
-    return load_config(recipes[0] if recipes else "digits", [word for word in words if word not in recipes])
+    changes = [word for word in words if word not in recipes]
+    return load_config(recipes[0] if recipes else default_recipe(changes), changes)
+
+
+def default_recipe(overrides: Iterable[str]) -> str:
+    """What is meant where no recipe is named: budget and seeds of the digits suit no other data."""
+    for word in overrides:
+        key, _, value = word.partition("=")
+        if (key == "data.name" and value != "digits") or key == "data":
+            return "images"
+    return "digits"
 
 
 def plan_from(recipe: str | None, overrides: Iterable[str] | None) -> "Plan":
     """The same with its data read and defaults filled in."""
     config = config_from(recipe, overrides)
+    from mfkd.models.trust import own
     from mfkd.plan import open_plan
 
-    return open_plan(config)
+    plan = open_plan(config)
+    own(plan.models)
+    return plan
 
 
 def image_shape(text: str) -> tuple[int, int, int]:

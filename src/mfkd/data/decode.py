@@ -43,7 +43,7 @@ def measure(sources: Sequence[Encoded], name: str = "") -> tuple[set[tuple[int, 
     first, grey = head(0)
     if max(first) > SMALL:
         return {first}, grey
-    found = set().union(*_in_runs(lambda numbers: {head(number) for number in numbers}, len(sources)))
+    found = set().union(*in_runs(lambda numbers: {head(number) for number in numbers}, len(sources)))
     return {size for size, _ in found}, all(grey for _, grey in found)
 
 
@@ -66,7 +66,7 @@ def decode(sources: Sequence[Encoded], channels: int, size: tuple[int, int], nam
             else:
                 pixels[number] = resize(to_tensor(image)[None], size)[0].permute(1, 2, 0).numpy()
 
-    _in_runs(some, len(sources))
+    in_runs(some, len(sources))
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
 
 
@@ -97,7 +97,7 @@ def normalise(images: Tensor, mean: Tensor, std: Tensor, dtype: torch.dtype) -> 
     return images.to(exact).div_(255).sub_(shift).div_(scale).to(dtype)
 
 
-def _in_runs(work: Callable[[range], T], count: int, length: int = 256) -> list[T]:
+def in_runs(work: Callable[[range], T], count: int, length: int = 256) -> list[T]:
     """Work through 0..count-1 in threads; in runs, as handing over one small image costs more than decoding it."""
     runs = (range(first, min(first + length, count)) for first in range(0, count, length))
     with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:

@@ -10,6 +10,7 @@ from mfkd.data.decode import resize
 from mfkd.data.encoded import append_unlabelled
 from mfkd.data.folder import folder
 from mfkd.data.preprocess import named, preprocessed
+from mfkd.data.remember import FOLDER
 from mfkd.data.sets import FileSplit, ImageData, MemorySplit, Source, Split
 from mfkd.data.split import hold_out, keep_share
 from mfkd.data.stats import measured
@@ -56,9 +57,10 @@ def load_data(config: DataConfig) -> ImageData:
                 "hold some out with data.val_fraction, such as 0.1."
             )
         test, val = val, None
-    num_rows = source.num_rows
+    num_rows, unreadable = source.num_rows, source.unreadable
     if config.unlabelled is not None:
-        train = append_unlabelled(train, Path(config.unlabelled).expanduser(), num_rows)
+        train, more = append_unlabelled(train, Path(config.unlabelled).expanduser(), num_rows, config)
+        unreadable += more
         num_rows = max(num_rows, int(train.rows.max()) + 1)
     data = ImageData(
         name=config.name,
@@ -73,6 +75,8 @@ def load_data(config: DataConfig) -> ImageData:
         val=val,
         test=test,
         num_rows=num_rows,
+        unreadable=unreadable,
+        place=Path(config.root).expanduser() / FOLDER,
     )
     return preprocessed(data, config)
 
@@ -89,6 +93,11 @@ def _read(config: DataConfig) -> Source:
         raise ConfigError(
             f"data.label={config.label} is for parquet and hf sets, {config.name} has one label an image; "
             "set data.label=null."
+        )
+    if config.test_fraction is not None and kind != "folder":
+        raise ConfigError(
+            f"data.test_fraction={config.test_fraction:g} is for folder:PATH, {config.name} has a test split; "
+            "leave it out."
         )
     return known[kind](config)
 

@@ -26,7 +26,7 @@ def preprocessed(data: ImageData, config: DataConfig) -> ImageData:
     mean, std = _statistic(data, config.mean, "mean"), _statistic(data, config.std, "std")
     data = replace(data, mean=mean or data.mean, std=std or data.std)
     if not isinstance(data.train, FileSplit):
-        for name in ("crop", "interpolation"):
+        for name in ("crop", "interpolation", "image_size"):
             if getattr(config, name) is not None:
                 raise ConfigError(
                     f"data.{name}={getattr(config, name)} is for large images, and {data.name} has small ones; "

@@ -3,7 +3,9 @@
 Shapes: N images; C, H, W channels, height, width.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -13,6 +15,9 @@ from mfkd.types import UNLABELLED
 
 SMALL = 96
 """Longest side, in pixels, of images that are kept in memory as they are."""
+UNREADABLE = "unreadable.txt"
+"""In the run folder: one line for each image that was left out."""
+NAMED = 10  # images that a note names
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +89,8 @@ class ImageData:
         resize: shorter side that large images are scaled to before the central crop of evaluation;
             None for images in memory.
         interpolation: by which large images are scaled.
+        unreadable: one line for each image that `data.unreadable=skip` left out.
+        place: folder where it is remembered what a look at every file has shown; None: nowhere.
     """
 
     name: str
@@ -100,6 +107,31 @@ class ImageData:
     num_rows: int
     resize: int | None = None
     interpolation: str = "bilinear"
+    unreadable: tuple[str, ...] = ()
+    place: Path | None = None
+
+    @cached_property
+    def notes(self) -> list[str]:
+        """What a user must know of the images: how many were left out, and how many are trained and tested on alike.
+
+        Looks at the sizes of all files at its first call.
+        """
+        from mfkd.data.overlap import overlap
+
+        found = []
+        if self.unreadable:
+            found.append(
+                f"left out as unreadable (data.unreadable=skip): {len(self.unreadable):,} "
+                f"image{'s' if len(self.unreadable) > 1 else ''}, all of them in {UNREADABLE} of the run folder: "
+                f"{_first(self.unreadable)}."
+            )
+        same = overlap(self.train, self.test, self.place)
+        if same:
+            found.append(
+                f"{len(same):,} of {len(self.test):,} test images are trained on too, so that the figures are too "
+                f"good: {_first(same)}; take them out of one of the two."
+            )
+        return found
 
     def train_labels(self) -> Tensor:
         """(num_rows,) int64 label by source row, -1 where there is no labelled training image."""
@@ -122,6 +154,7 @@ class Source:
         std: the same for the deviation.
         crop_padding: default augmentation of the set.
         flip: default augmentation of the set.
+        unreadable: as in `ImageData`.
     """
 
     classes: tuple[str, ...]
@@ -133,3 +166,8 @@ class Source:
     std: tuple[float, ...] | None = None
     crop_padding: int = 0
     flip: bool = False
+    unreadable: tuple[str, ...] = ()
+
+
+def _first(lines: Sequence[str]) -> str:
+    return ", ".join(lines[:NAMED]) + (", ..." if len(lines) > NAMED else "")

@@ -16,6 +16,7 @@ from torch import Tensor
 from mfkd.config import DataConfig
 from mfkd.data import stats
 from mfkd.data.encoded import make_splits
+from mfkd.data.readable import listed, readable
 from mfkd.data.sets import FileSplit, Source
 from mfkd.errors import ConfigError, DataError
 from mfkd.pictures import Encoded
@@ -64,8 +65,11 @@ def parquet(config: DataConfig) -> Source:
             files.setdefault(split, []).append(path)
     _check_splits(files, place)
     try:
-        schema = pq.read_schema(files["train"][0])
-        columns = choose_columns(schema.names, _features(schema.metadata), config.label, place)
+        schemas = {path: pq.read_schema(path) for paths in files.values() for path in paths}
+        first = schemas[files["train"][0]]
+        columns = choose_columns(first.names, _features(first.metadata), config.label, place)
+        for path, schema in schemas.items():
+            _check_alike(path, schema.names, _features(schema.metadata), columns)
         tables = {split: pq.read_table(paths, columns=columns.names) for split, paths in files.items()}
     except (ArrowInvalid, OSError) as error:
         raise DataError(
@@ -139,13 +143,15 @@ def _source(tables: Mapping[str, Any], columns: Columns, config: DataConfig, pla
     classes = columns.classes or _classes(values["train"])
     if len(classes) < 2:
         raise DataError(f"{place} has the one class {classes[0]}; classification needs two or more.")
-    parts = {
-        split: (
-            _images(table.column(columns.image).to_pylist(), split, columns, place),
+    local = config.name.startswith("parquet:")
+    found = {
+        split: listed(
+            _images(table.column(columns.image).to_pylist(), split, columns, place, local),
             _labels(values[split], classes, split, columns, place),
         )
         for split, table in tables.items()
     }
+    parts, left_out = readable(found, classes, config, place)
     splits = make_splits(parts, config.resize, place)
     train = splits["train"]
     test = splits["test" if "test" in splits else "val"]
@@ -153,7 +159,20 @@ def _source(tables: Mapping[str, Any], columns: Columns, config: DataConfig, pla
     mean, std = columns.known or (None, None)
     padding = 4 if columns.known else 0
     flip = columns.known is not None or isinstance(train, FileSplit)
-    return Source(classes, train, val, test, len(values["train"]), mean, std, crop_padding=padding, flip=flip)
+    rows = len(values["train"])
+    return Source(classes, train, val, test, rows, mean, std, crop_padding=padding, flip=flip, unreadable=left_out)
+
+
+def _check_alike(path: Path, names: list[str], features: Mapping[str, Any], columns: Columns) -> None:
+    """Every file must have the columns of the first one, and number the same classes in the same way."""
+    for name in columns.names:
+        if name not in names:
+            raise DataError(f"{path} has no column {name}, as other files have; its columns are {', '.join(names)}.")
+    told = features.get(columns.label, {}).get("names")
+    if told and columns.classes and tuple(told) != columns.classes:
+        differing = sorted(set(told) ^ set(columns.classes))
+        how = f"the classes {', '.join(differing[:5])}" if differing else "the order of its classes"
+        raise DataError(f"{path} differs from the training images in {how}; give both the same.")
 
 
 def _check_labels(values: Mapping[str, list[Any]], label: str, place: str) -> None:
@@ -176,7 +195,8 @@ def _classes(values: Iterable[Any]) -> tuple[str, ...]:
 
 def _labels(values: list[Any], classes: tuple[str, ...], split: str, columns: Columns, place: str) -> Tensor:
     position = {name: number for number, name in enumerate(classes)}
-    labels = [value if isinstance(value, int) else position.get(str(value), -1) for value in values]
+    numbered = columns.classes is not None or classes == tuple(map(str, range(len(classes))))
+    labels = [value if numbered and isinstance(value, int) else position.get(str(value), -1) for value in values]
     for row, label in enumerate(labels):
         if not 0 <= label < len(classes):
             raise DataError(
@@ -186,7 +206,8 @@ def _labels(values: list[Any], classes: tuple[str, ...], split: str, columns: Co
     return torch.tensor(labels, dtype=torch.int64)
 
 
-def _images(values: list[Any], split: str, columns: Columns, place: str) -> list[Encoded]:
+def _images(values: list[Any], split: str, columns: Columns, place: str, local: bool) -> list[Encoded]:
+    """`local`: paths lie beside the table; those of the hub's library lie in its own cache."""
     images: list[Encoded] = []
     root = Path(place).expanduser()
     folder = root if root.is_dir() else root.parent
@@ -195,6 +216,11 @@ def _images(values: list[Any], split: str, columns: Columns, place: str) -> list
         if isinstance(encoded, bytes):
             images.append(encoded)
         elif encoded is None and isinstance(path, str):
+            if local and (Path(path).is_absolute() or ".." in Path(path).parts):
+                raise DataError(
+                    f"{place}: {columns.image} of {split} row {row} is {reprlib.repr(path)}, which leads out of the "
+                    "folder of the table; put the image beside it."
+                )
             images.append(folder / path)
         else:
             raise DataError(

@@ -62,6 +62,14 @@ def classify(images: Sequence[str | Path], model: str | Path, top: int = 5) -> l
     return list(_answers(files, network, top))
 
 
+def likeliest(logits: np.ndarray, classes: Sequence[str], top: int) -> list[tuple[str, float]]:
+    """The first `top` classes with their probabilities, from logits (K,)."""
+    shares = np.exp(logits.astype(np.float64) - logits.max())
+    shares /= shares.sum()
+    best = np.argsort(-shares, kind="stable")[:top]
+    return [(classes[label], float(shares[label])) for label in best]
+
+
 def line(row: dict[str, Any]) -> str:
     """One image for people."""
     return f"{row['image']}: " + ", ".join(f"{name} {share:.1%}" for name, share in row["top"])
@@ -70,8 +78,5 @@ def line(row: dict[str, Any]) -> str:
 def _answers(files: Sequence[Path], network: OnnxModel, top: int) -> Iterator[dict[str, Any]]:
     feed = network.feed
     for file in files:
-        logits = network(batch(read(file, feed)[None], feed))[0].astype(np.float64)
-        shares = np.exp(logits - logits.max())
-        shares /= shares.sum()
-        best = np.argsort(-shares, kind="stable")[: min(top, len(shares))]
-        yield {"image": str(file), "top": [[feed.classes[label], float(shares[label])] for label in best]}
+        logits = network(batch(read(file, feed)[None], feed))[0]
+        yield {"image": str(file), "top": [[name, share] for name, share in likeliest(logits, feed.classes, top)]}

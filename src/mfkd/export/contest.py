@@ -3,6 +3,7 @@
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -30,6 +31,7 @@ class Contender:
         classes: of its head.
         shape: of one image as the network takes it.
         options: of `build_model`.
+        named_by: the file that names `model`; None: the user.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Contender:
     model: str = ""
     classes: int = 0
     options: dict[str, Any] = field(default_factory=dict)
+    named_by: Path | None = None
 
     def open(self) -> Any:
         """The network itself: a module in eval mode, or an `OnnxModel`."""
@@ -47,12 +50,14 @@ class Contender:
 
             return OnnxModel(str(self.file), torch.get_num_threads())
         from mfkd.models import build_model
+        from mfkd.models.trust import named_by
         from mfkd.train.student import load_student
 
         if self.file is not None:
             return load_student(self.file)
         options = {name: value for name, value in self.options.items() if name != "pretrained"}
-        return build_model(self.model, self.classes, self.shape[0], **options).eval()
+        with nullcontext() if self.named_by is None else named_by(self.named_by):
+            return build_model(self.model, self.classes, self.shape[0], **options).eval()
 
     def call(self, network: Any, batch: int) -> Callable[[], object]:
         """What answers one batch."""
@@ -185,6 +190,7 @@ def _folder(path: Path) -> Iterator[Contender]:
             told.model,
             told.classes or len(card.classes),
             told.options,
+            path / "config.yaml",
         )
     yield _trained(f"{path} student" if path / "student.safetensors" == student else str(path), student)
     for graph in sorted(path.glob("*.onnx")):

@@ -1,4 +1,7 @@
-"""What is known of the licences that an exported network inherits something from."""
+"""What is known of the licences that an exported network inherits something from.
+
+Those of pretrained weights are told by the libraries that carry them, see `models.adapters.licence`.
+"""
 
 from pathlib import Path
 
@@ -6,13 +9,16 @@ from mfkd.config import ModelConfig, RunConfig
 from mfkd.models.adapters import licence
 
 UNKNOWN = "not known"
+# digits: the part of UCI's data set 80 that scikit-learn carries; UCI licenses what is donated to it so,
+#   https://archive-beta.ics.uci.edu/donation, point 4 (a copy at huggingface.co/datasets/sklearn-docs/digits says CC0).
+# fashion_mnist: https://github.com/zalandoresearch/fashion-mnist/blob/master/LICENSE, by way of
+#   https://www.tensorflow.org/versions/r1.15/api_docs/python/tf/keras/datasets/fashion_mnist/load_data.
+# Not here: CIFAR, whose card at https://huggingface.co/datasets/uoft-cs/cifar10 says "unknown".
 DATA = {
     "digits": "CC BY 4.0 (Optical Recognition of Handwritten Digits, UCI Machine Learning Repository)",
-    "cifar10": "none stated by its authors",
-    "cifar100": "none stated by its authors",
-    "fashion_mnist": "MIT",
+    "fashion_mnist": "MIT (Zalando SE)",
 }
-"""As their publishers state them."""
+"""As their publishers state them; of all other data nothing is known."""
 
 
 def of_data(name: str) -> str:
@@ -26,7 +32,7 @@ def of_start(config: ModelConfig, trained: str) -> str:
         return f"{UNKNOWN} (file {Path(config.weights).name})"
     if config.options.get("pretrained"):
         told = licence(config.model)
-        return f"{told or UNKNOWN} (pretrained weights of {config.model})"
+        return f"{told or UNKNOWN} (pretrained weights of {shown(config.model)})"
     return trained
 
 

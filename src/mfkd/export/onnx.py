@@ -158,6 +158,8 @@ def need(name: str) -> Any:
     """Import a library of the extra `onnx`; ConfigError where it is not installed."""
     from importlib import import_module
 
+    # From 1.29 on onnxruntime reports its use to its maker unless told otherwise before it is loaded.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         return import_module(name)
     except ModuleNotFoundError:

@@ -11,6 +11,7 @@ from torch import Tensor
 from mfkd.errors import ShapeError, UnknownNameError
 from mfkd.functional.precision import full
 
+EPSILON = 1e-16  # a map of zeros is at distance 1 from everything
 MapDistance = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -28,7 +29,9 @@ def cosine_distance(student: Tensor, teacher: Tensor) -> Tensor:
         ShapeError: the shapes differ.
     """
     student, teacher = _pair("cosine_distance", student, teacher)
-    return 1 - F.cosine_similarity(student, teacher, dim=1).mean()
+    # Three sums of products: half the work of torch's own function, forward and backward.
+    dot, own, other = (student * teacher).sum(1), student.square().sum(1), teacher.square().sum(1)
+    return 1 - (dot * (own * other).clamp_min(EPSILON).rsqrt()).mean()
 
 
 def standardised_mse(student: Tensor, teacher: Tensor) -> Tensor:

@@ -72,7 +72,8 @@ class Preparation:
     Args:
         epochs: passes over the training images.
         step: gets the student's outputs (None unless `trains_student`), the teacher's raw knowledge
-            and the batch; returns the loss to minimise, or None when only statistics are gathered.
+            and the batch; returns the loss to minimise, or None when only statistics are gathered. What it
+            keeps from one update to the next lies in parameters and buffers, so that an interrupted stage goes on.
         finish: called once after the last step.
         parameters: what the stage trains, besides the student.
         lr: peak learning rate of the stage's SGD (momentum 0.9, weight decay 5e-4, one-cycle).

@@ -23,7 +23,7 @@ from mfkd.functional.precision import autocast_of, full, full_taps, no_autocast
 from mfkd.methods.base import Context, Method, MethodConfig, Preparation
 from mfkd.methods.lookup import map_shapes
 from mfkd.nn.adapt import Regressor
-from mfkd.nn.calibrate import CalibratedFusion
+from mfkd.nn.calibrate import CalibratedFusion, HeadedFusion
 from mfkd.nn.fuse import Fusion
 from mfkd.types import Batch, Knowledge, Needs, Outputs, Taps
 
@@ -70,6 +70,9 @@ class MFKDConfig(MethodConfig):
         None, description="channels of the fused map; null: 64 if the teacher's last tap has at most 64, else 128"
     )
     distance: Literal["cosine", "mse", "smooth_l1"] = Field("cosine", description="gap between the fused maps")
+    calibration: Literal["before", "joint"] = Field(
+        "before", description="when the teacher's fusion learns: before the student, or all the time beside it"
+    )
     calibration_epochs: int = Field(1, ge=1, description="epochs in which the teacher's fusion learns, once")
     calibration_lr: float = Field(0.1, gt=0, allow_inf_nan=False, description="peak learning rate of the calibration")
     calibration_temperature: float = Field(
@@ -92,6 +95,14 @@ class MFKDConfig(MethodConfig):
             raise ValueError(f"channels {self.channels} has no meaning for kind static, which keeps the teacher's own")
         if self.kind == "static" and self.head_weight > 0:
             raise ValueError(f"head_weight {self.head_weight:g} needs a calibrated head, and kind static has none")
+        if self.calibration == "joint":
+            if self.kind == "static":
+                raise ValueError("calibration joint has nothing to train in kind static; use another kind")
+            if self.weight == 0:
+                raise ValueError("calibration joint learns by terms of the method, so weight must be above 0")
+            for name in ("calibration_epochs", "calibration_lr"):
+                if (value := getattr(self, name)) != type(self).model_fields[name].default:
+                    raise ValueError(f"{name} {value:g} has no meaning for calibration joint, which has no stage")
         return self
 
 
@@ -117,6 +128,14 @@ class MFKD(Method):
 
     Terms: `mfkd`, and with `head_weight` above 0 `mfkd_head`, already times `head_weight`: in the
     objective the head's cross-entropy has the factor weight * head_weight.
+
+    With `calibration: joint` the teacher's fusion has no stage of its own and learns while the student
+    does, by a third term, `mfkd_teacher`: the loss of the calibration, over `weight`, so that its factor
+    in the objective is 1 (and rises with `warmup`). The distance must not train it, and the teacher is held
+    constant in it: two fusions that both follow their distance meet where it is 0 with the least
+    effort, in maps that are the same for all images. Without the term the teacher's fusion would stay
+    as it was drawn. The student chases a map that moves, and a cache has to keep the teacher's own
+    maps, several times the size of the fused one.
     """
 
     Config = MFKDConfig
@@ -127,15 +146,22 @@ class MFKD(Method):
         super().__init__()
         self.config: MFKDConfig = config
         levels = every_teacher(config.teacher_taps, context.teachers)
-        self.needs = Needs(student=config.student_taps, teacher=levels, labels=config.head_weight > 0)
+        self.joint = config.calibration == "joint"
         self.own_logits = context.teacher_logits
+        self.needs = Needs(
+            student=config.student_taps,
+            teacher=levels,
+            logits=self.joint and self.own_logits,
+            labels=self.joint or config.head_weight > 0,
+        )
         student = map_shapes("student", context.student, config.student_taps)
         teacher = map_shapes("teacher", context.teacher, levels)
         width, *bottom = teacher[-1]
         size = config.size or (bottom[0], bottom[1])
         channels = config.channels or (64 if width <= 64 else 128)
         with seeding.seeded(context.seed, "mfkd"):
-            self.teacher_side = CalibratedFusion(teacher, channels, size, config.kind, context.num_classes)
+            build = HeadedFusion if self.joint else CalibratedFusion
+            self.teacher_side = build(teacher, channels, size, config.kind, context.num_classes)
             channels = self.teacher_side.fusion.channels
             self.student_side = (
                 Regressor(student, channels, size)
@@ -144,29 +170,30 @@ class MFKD(Method):
             )
 
     def forward(self, student: Outputs, teacher: Knowledge, batch: Batch) -> dict[str, Tensor]:
-        """The terms `mfkd` and `mfkd_head`."""
+        """The terms `mfkd`, `mfkd_head` and `mfkd_teacher`."""
         maps = [student.taps[name] for name in self.config.student_taps]
         with autocast_of(maps):
             fused = full(self.student_side(maps))
-        terms = {"mfkd": mfkd_loss(fused, teacher.taps[FUSED], self.config.distance)}
+        target = self._fused(teacher.taps) if self.joint else teacher.taps[FUSED]
+        terms = {"mfkd": mfkd_loss(fused, target, self.config.distance)}
         if self.config.head_weight > 0:
             scores = self.teacher_side.classify(fused)
             terms["mfkd_head"] = self.config.head_weight * cross_entropy(scores, batch.label, batch.target)
+        if self.joint:
+            terms["mfkd_teacher"] = self._worth(target, teacher, batch) / self.config.weight
         return terms
 
     def knowledge(self, taps: Taps) -> Taps:
-        """The teacher's fused map, (B, C, h, w), without gradients.
+        """The teacher's fused map, (B, C, h, w), without gradients; its own maps where the fusion goes on learning.
 
         Raises:
             TrainingError: the fusion is not calibrated.
         """
-        maps = [taps[name] for name in self.needs.teacher]
-        with autocast_of(maps):
-            return {FUSED: full(self.teacher_side(maps))}
+        return taps if self.joint else {FUSED: self._fused(taps)}
 
     def preparation(self) -> Preparation | None:
-        """Calibrate the teacher's fusion; None if that is done."""
-        if self.teacher_side.ready:
+        """Calibrate the teacher's fusion; None if that is done, or never."""
+        if not isinstance(self.teacher_side, CalibratedFusion) or self.teacher_side.ready:
             return None
         self.teacher_side.start()
         learnt = self.config.kind != "static"
@@ -180,8 +207,11 @@ class MFKD(Method):
         )
 
     def _calibrate(self, _student: Outputs | None, teacher: Knowledge, batch: Batch) -> Tensor:
+        """The worth of the fused map, which the stage makes the most of."""
+        return self._worth(self._fuse(teacher.taps, self.teacher_side.fusion), teacher, batch)
+
+    def _worth(self, fused: Tensor, teacher: Knowledge, batch: Batch) -> Tensor:
         """Cross-entropy of the head, plus its gap to the teacher's own logits where they are to be had."""
-        fused = self._fuse(teacher.taps, self.teacher_side.fusion)
         with no_autocast(fused):
             scores = self.teacher_side.classify(fused)
             loss = cross_entropy(scores, batch.label, batch.target)
@@ -193,6 +223,12 @@ class MFKD(Method):
     def _gather(self, _student: Outputs | None, teacher: Knowledge, _batch: Batch) -> None:
         """Passing the maps through is enough: `static` keeps running statistics."""
         self._fuse(teacher.taps, self.teacher_side.fusion)
+
+    def _fused(self, taps: Taps) -> Tensor:
+        """The teacher's fused map in float32, computed in the precision of its maps."""
+        maps = [taps[name] for name in self.needs.teacher]
+        with autocast_of(maps):
+            return full(self.teacher_side(maps))
 
     def _fuse(self, taps: Taps, fusion: torch.nn.Module) -> Tensor:
         maps = full_taps({name: taps[name] for name in self.needs.teacher})

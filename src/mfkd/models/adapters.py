@@ -96,14 +96,24 @@ def write_timm_config(model: nn.Module, path: Path, classes: Sequence[str], prep
 
 
 def licence(name: str) -> str | None:
-    """The licence that timm tells of the pretrained weights of `timm/NAME`; None where it tells none."""
-    if not name.startswith("timm/") or ":" in name:
-        return None
-    import timm
+    """The licence that timm or torchvision tells of the weights that `pretrained` means; None where it tells none.
 
-    found = timm.get_pretrained_cfg(name.removeprefix("timm/"), allow_unregistered=True)
-    told: str | None = getattr(found, "license", None)
-    return told
+    Of the hub, timm's own repositories are known, and of a folder what its `config.json` says.
+    """
+    told: Any = None
+    source, _, short = name.replace("hf_hub:", "hf-hub:").replace("hf-hub:timm/", "timm/").partition("/")
+    if name.startswith("local-dir:"):
+        file = Path(name.removeprefix("local-dir:")).expanduser() / "config.json"
+        told = read_json(file).get("pretrained_cfg", {}).get("license") if file.is_file() else None
+    elif source == "timm":
+        import timm
+
+        told = getattr(timm.get_pretrained_cfg(short, allow_unregistered=True), "license", None)
+    elif source == "torchvision":
+        from torchvision import models
+
+        told = models.get_model_weights(short).verify("DEFAULT").meta.get("license")
+    return told if isinstance(told, str) and told.lower() != "unknown" else None
 
 
 def build_foreign(name: str, num_classes: int | None, in_channels: int, options: Mapping[str, Any]) -> nn.Module:

@@ -1,13 +1,15 @@
 """Weights on disk: read safely whatever published checkpoints look like, written as safetensors."""
 
 import argparse
+import hashlib
+import io
 import json
 import pathlib
 import re
 import warnings
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, BinaryIO, Literal, get_args
 
 import numpy as np
 import torch
@@ -28,6 +30,8 @@ COUNTER = "num_batches_tracked"
 _WRAPPERS = ("model", "state_dict", "model_state_dict", "student")
 _DEEPEST = 8
 """Wrappings looked into; a file may contain itself."""
+_SEAL = "mfkd.sha256"
+"""Among the texts of a file that we wrote: the digest of everything else in it."""
 _ENDINGS = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")
 
 
@@ -86,13 +90,13 @@ def read_metadata(path: str | Path) -> dict[str, str]:
         return {}
     try:
         with safe_open(path, framework="pt") as file:
-            return file.metadata() or {}
+            return _unsealed(file.metadata())
     except Exception as error:  # the library's own kind, which it does not publish
         raise _damaged(path, error) from error
 
 
 def save_weights(path: str | Path, state: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Write a safetensors file that is either complete or not there.
+    """Write a safetensors file that is either complete or not there, and tells later whether it is damaged.
 
     Args:
         path: the file; its folder is made.
@@ -109,10 +113,11 @@ def save_weights(path: str | Path, state: Mapping[str, Tensor], metadata: Mappin
 
 
 def _ordered(content: bytes) -> bytes:
-    """The same file with its texts in order: safetensors shuffles them, and equal weights shall be equal files."""
+    """The same file, sealed, with its texts in order: safetensors shuffles them, and equal weights are equal files."""
     begun = 8 + int.from_bytes(content[:8], "little")
     header = json.loads(content[8:begun])
-    header["__metadata__"] = dict(sorted(header.get("__metadata__", {}).items()))
+    header["__metadata__"] = dict(sorted(_unsealed(header.get("__metadata__")).items()))
+    header["__metadata__"][_SEAL] = _digest(header, io.BytesIO(content[begun:]))
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)  # so that the numbers stay aligned
     return len(text).to_bytes(8, "little") + text + content[begun:]
@@ -166,7 +171,26 @@ def _part(state: State, part: str) -> State:
 
 def _read_safetensors(path: Path) -> tuple[State, dict[str, str]]:
     with safe_open(path, framework="pt") as file:
-        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+        state, texts = {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    if _SEAL in texts:
+        with path.open("rb") as content:
+            header = json.loads(content.read(int.from_bytes(content.read(8), "little")))
+            header["__metadata__"] = _unsealed(texts)
+            if texts[_SEAL] != _digest(header, content):
+                raise CheckpointError(f"weights file {path} is damaged (its checksum does not hold); fetch it again.")
+    return state, _unsealed(texts)
+
+
+def _unsealed(texts: Mapping[str, str] | None) -> dict[str, str]:
+    return {name: text for name, text in (texts or {}).items() if name != _SEAL}
+
+
+def _digest(header: Mapping[str, Any], tensors: BinaryIO) -> str:
+    """Over names, types, shapes, texts and all bytes of the tensors, read from where they begin."""
+    found = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+    while part := tensors.read(1 << 20):
+        found.update(part)
+    return found.hexdigest()
 
 
 def _read_torch(path: Path) -> State:

@@ -16,6 +16,10 @@ from torch import nn
 
 from mfkd.errors import ConfigError, MfkdError, UnknownNameError
 from mfkd.models.layers import check_sizes
+from mfkd.models.trust import Watched, watched
+
+_NO_NETWORKS = sys.stdlib_module_names | {"torch"}
+"""Their functions do whatever their arguments say; `torch.hub.load` runs the code of others."""
 
 
 def build_user(name: str, num_classes: int | None, in_channels: int, options: Mapping[str, Any]) -> nn.Module:
@@ -30,16 +34,17 @@ def build_user(name: str, num_classes: int | None, in_channels: int, options: Ma
 
     Raises:
         UnknownNameError: the code has no such factory; the nearest names are told.
-        ConfigError: code that is missing or fails on import, a factory that takes other arguments, or one that
-            returns something else than a network.
+        ConfigError: code that a file from others names (see `mfkd.models.trust`), that is missing or fails on import;
+            a factory that takes other arguments, or returns something else than a network.
     """
     check_sizes(2 if num_classes is None else num_classes, in_channels)
     source, _, wanted = name.rpartition(":")
     is_file = source.endswith(".py")
     folder = Path(source).expanduser().resolve().parent if is_file else Path.cwd()
-    with _on_path(folder, forget=is_file):
+    _check_source(source, is_file, folder)
+    with watched(source, wanted, folder) as who, _on_path(folder, forget=is_file):
         with torch.random.fork_rng(devices=[]):  # a file that seeds itself would make all seeds of a run alike
-            module = _import(source, is_file, folder)
+            module = _import(source, is_file, folder, who)
         factory = _factory(module, source, wanted)
         arguments = _arguments(name, factory, num_classes, in_channels, options)
         try:
@@ -55,11 +60,19 @@ def build_user(name: str, num_classes: int | None, in_channels: int, options: Ma
     return network
 
 
-def _import(source: str, is_file: bool, folder: Path) -> ModuleType:
+def _check_source(source: str, is_file: bool, folder: Path) -> None:
     if not is_file and not all(part.isidentifier() for part in source.split(".")):
         raise ConfigError(f"{source!r} is no module; name one as package.module:factory, or a file as net.py:factory.")
+    top = source.partition(".")[0]
+    if not is_file and top in _NO_NETWORKS and not any((folder / name).exists() for name in (top, f"{top}.py")):
+        raise ConfigError(f"{source} is a part of Python or torch and builds no classifier; name code of your own.")
+
+
+def _import(source: str, is_file: bool, folder: Path, who: str) -> ModuleType:
     try:
-        return _import_file(Path(source).expanduser().resolve()) if is_file else import_module(source)
+        return _import_file(Path(source).expanduser().resolve(), who) if is_file else import_module(source)
+    except MfkdError:
+        raise
     except (Exception, SystemExit) as error:  # the user's code may raise anything, and scripts end themselves
         if is_file and not Path(source).expanduser().exists():
             raise ConfigError(f"file {source} does not exist; check the path.") from None
@@ -82,14 +95,15 @@ def _told(error: BaseException, folder: Path) -> str:
     return text + (lines[-1] if lines else "")
 
 
-def _import_file(path: Path) -> ModuleType:
+def _import_file(path: Path, who: str) -> ModuleType:
     # The whole path is the name, so that two files called net.py stay apart.
-    spec = spec_from_file_location(str(path.with_suffix("")).replace(".", "_"), path)
-    if spec is None or spec.loader is None:
+    loader = Watched(str(path.with_suffix("")).replace(".", "_"), str(path), who)
+    spec = spec_from_file_location(loader.name, path, loader=loader)
+    if spec is None:
         raise ImportError(f"no loader for {path}")
     module = module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
+    loader.exec_module(module)
     return module
 
 

@@ -108,6 +108,9 @@ def fill(
             f"{_listed('missing', missing)}, {_listed('unexpected', unexpected)}, "
             f"{_listed('of another shape', misshapen)}; name the network that they were made with."
         )
+    broken = next((name for name, t in state.items() if t.is_floating_point() and not t.isfinite().all()), None)
+    if broken is not None:
+        raise CheckpointError(f"{who} weights {path}: {broken} holds NaN or infinite values; use an intact file.")
     model.load_state_dict({keys[name]: tensor for name, tensor in state.items()}, strict=False)
     taken = {keys[name] for name in state}
     return LoadReport(metadata, len(taken), tuple(key for key in own if key not in taken))

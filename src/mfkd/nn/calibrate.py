@@ -15,8 +15,8 @@ from mfkd.nn.fuse import Fusion
 from mfkd.nn.once import Once
 
 
-class CalibratedFusion(Once):
-    """A `Fusion` with its auxiliary head, calibrated once.
+class HeadedFusion(nn.Module):
+    """A `Fusion` with an auxiliary head, by which it learns.
 
     Args:
         shapes: (C_i, H_i, W_i) of each level, front first.
@@ -32,7 +32,6 @@ class CalibratedFusion(Once):
         super().__init__()
         self.fusion = Fusion(shapes, channels, size, kind)
         self.head = None if kind == "static" else nn.Linear(self.fusion.channels, num_classes)
-        self.freeze()
 
     def classify(self, fused: Tensor) -> Tensor:
         """Class scores (B, K) of a fused map (B, C, h, w): ReLU, global average, linear.
@@ -43,6 +42,20 @@ class CalibratedFusion(Once):
         if self.head is None:
             raise TrainingError("a static fusion has no head; use another kind.")
         return self.head(fused.relu().mean(dim=(2, 3)))  # type: ignore[no-any-return]
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """The fused map (B, C, h, w)."""
+        return self.fusion(maps)  # type: ignore[no-any-return]
+
+
+class CalibratedFusion(HeadedFusion, Once):
+    """A `HeadedFusion` that is calibrated once, and frozen before and after."""
+
+    def __init__(
+        self, shapes: Sequence[tuple[int, int, int]], channels: int, size: Size, kind: str, num_classes: int
+    ) -> None:
+        super().__init__(shapes, channels, size, kind, num_classes)
+        self.freeze()
 
     @torch.no_grad()
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
@@ -55,4 +68,4 @@ class CalibratedFusion(Once):
             raise TrainingError(
                 "the teacher's fusion is not calibrated; call distiller.prepare(loader) once before training."
             )
-        return self.fusion(maps)  # type: ignore[no-any-return]
+        return super().forward(maps)

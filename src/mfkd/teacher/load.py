@@ -107,4 +107,4 @@ def _check_classes(path: Path, own: tuple[str, ...] | None, wanted: tuple[str, .
 
 def _for_channels(values: tuple[float, ...] | None, channels: int) -> tuple[float, ...] | None:
     """Colour statistics for grey images are averaged, as timm adapts a pretrained stem."""
-    return (sum(values) / len(values),) if values and channels == 1 else values
+    return (sum(values) / 3,) if values and len(values) == 3 and channels == 1 else values

@@ -12,13 +12,14 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import BaseModel, Field, FiniteFloat, PositiveInt, TypeAdapter, ValidationError
 
 from mfkd.errors import CacheError, MfkdError
 from mfkd.files import read_json, write_json
-from mfkd.validation import differences
+from mfkd.validation import differences, first_fault
 
 FORMAT = 1
 CHUNK = 128
@@ -48,9 +49,9 @@ class Manifest:
     """
 
     fields: Mapping[str, Any]
-    chunk: int = CHUNK
+    chunk: PositiveInt = CHUNK
     complete: bool = False
-    seconds: float = 0.0
+    seconds: FiniteFloat = 0.0
     checksums: str = ""
 
     @property
@@ -124,15 +125,39 @@ def read_manifest(folder: Path) -> Manifest:
         values = dict(read_json(folder / MANIFEST))
     except (MfkdError, TypeError, ValueError):
         raise damaged(folder, "manifest.json cannot be read") from None
-    found = values.pop("format", None)
-    if found != FORMAT:
+    made = values.pop("format", None)
+    if made != FORMAT:
         raise CacheError(
-            f"knowledge cache {folder} differs in format: {found!r} there, {FORMAT} here; "
+            f"knowledge cache {folder} differs in format: {made!r} there, {FORMAT} here; "
             f"remove it with `mfkd cache remove {folder}` and build it anew."
         )
     if values.pop("digest", None) != digest(json.dumps(values).encode()):
         raise damaged(folder, "manifest.json does not fit its own digest")
-    return Manifest(**values)
+    try:
+        found = Manifest(**values)
+        TypeAdapter(Manifest).validate_python(values)
+        _Fields.model_validate(found.fields)
+    except (TypeError, ValidationError) as error:
+        reason = first_fault(error) if isinstance(error, ValidationError) else "other keys"
+        raise damaged(folder, f"manifest.json does not say what it holds ({reason})") from None
+    return found
+
+
+class _Tensor(BaseModel):
+    shape: list[PositiveInt]
+
+
+class _Images(BaseModel):
+    images: PositiveInt
+
+
+class _Fields(BaseModel):
+    """Of the fingerprint, what says how the knowledge lies on disk."""
+
+    views: PositiveInt
+    storage: Literal["float16", "bfloat16", "float32"]
+    data: _Images
+    tensors: Annotated[dict[str, _Tensor], Field(min_length=1)]
 
 
 def check_same(folder: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:

@@ -63,13 +63,24 @@ def check(folder: Path, manifest: Manifest) -> int:
     """
     if (folder / MANIFEST).exists():
         check_same(folder, read_manifest(folder).fields, manifest.fields)
-    elif folder.is_dir():
+    check_place(folder)
+    return room(folder, manifest)
+
+
+def check_place(folder: Path) -> None:
+    """Refuse a folder that holds something else than a cache, or is none.
+
+    Raises:
+        CacheError: names what is there.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise CacheError(f"{folder} is a file; choose another place with cache.folder.")
+    if folder.is_dir() and not (folder / MANIFEST).exists():
         others = sorted(path.name for path in folder.iterdir() if path.name != LOCK and not path.name.startswith("."))
         if others:
             raise CacheError(
                 f"{folder} holds {others[0]} and is no knowledge cache; choose another place with cache.folder."
             )
-    return room(folder, manifest)
 
 
 def room(folder: Path, manifest: Manifest) -> int:
@@ -104,6 +115,7 @@ def begin(folder: Path, manifest: Manifest) -> Done | None:
     """
     check(folder, manifest)
     sweep(folder)
+    refuse_links(folder)
     if (folder / MANIFEST).exists():
         manifest = read_manifest(folder)
         if manifest.complete:
@@ -123,6 +135,18 @@ def begin(folder: Path, manifest: Manifest) -> Done | None:
         if path.name != f"{JOURNAL}-0":
             path.unlink()
     return done
+
+
+def refuse_links(folder: Path) -> None:
+    """Refuse a folder in which a file is a link: what is written there would change a file elsewhere.
+
+    A folder in the place of a file is refused too.
+    """
+    for path in sorted(folder.iterdir()):
+        if path.is_symlink():
+            raise CacheError(f"knowledge cache {folder}: {path.name} is a link to somewhere else; remove it.")
+        if path.is_dir():
+            raise CacheError(f"knowledge cache {folder}: {path.name} is a folder, which no cache has; remove it.")
 
 
 class Writer:
@@ -229,6 +253,7 @@ def remove(folder: Path) -> int:
     known = [folder / MANIFEST, folder / CHECKSUMS, *folder.glob("[0-9]*.bin"), *folder.glob(f"{JOURNAL}-*")]
     if not (folder / MANIFEST).exists():
         raise CacheError(f"{folder} holds no knowledge cache; nothing was removed.")
+    refuse_links(folder)
     with alone(folder, wait=False):
         freed = sum(_allocated(path) for path in known)
         for path in known:  # the manifest first, so that nobody opens what is half gone

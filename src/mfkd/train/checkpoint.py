@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 
 from mfkd.errors import CheckpointError
 from mfkd.files import write_atomic
+from mfkd.validation import first_fault
 
 VERSION = 1
 SEAL = 32  # bytes of the SHA-256 that a checkpoint ends with, as the comment that a zip archive may have
@@ -111,28 +113,11 @@ def fitting(path: Path) -> Iterator[None]:
     try:
         yield
     except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        reason = f"no {error}" if isinstance(error, KeyError) else textwrap.shorten(str(error), 160, placeholder=" ...")
+        text = first_fault(error) if isinstance(error, ValidationError) else str(error)
+        reason = f"no {error}" if isinstance(error, KeyError) else textwrap.shorten(text, 160, placeholder=" ...")
         raise CheckpointError(
             f"checkpoint {path} does not belong to this training ({reason}); delete {path.parent} to start anew."
         ) from error
-
-
-def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Load an optimiser's state, and check what torch would find out at the next update or never.
-
-    Raises:
-        ValueError: state of another optimiser, or of weights of other shapes.
-        KeyError: no such state at all.
-    """
-    options = optimizer.param_groups[0].keys()
-    optimizer.load_state_dict(state)
-    for group in optimizer.param_groups:
-        if missing := options - group.keys():
-            raise ValueError(f"the optimizer's state lacks {', '.join(sorted(missing))}")
-    for parameter, values in optimizer.state.items():
-        for name, value in values.items():
-            if isinstance(value, torch.Tensor) and value.ndim and value.shape != parameter.shape:
-                raise ValueError(f"{name} of shape {tuple(value.shape)} for weights of {tuple(parameter.shape)}")
 
 
 def _make_room(path: Path, keep: int) -> None:

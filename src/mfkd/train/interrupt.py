@@ -4,6 +4,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import NoReturn
 
@@ -28,6 +29,11 @@ class Interrupted(MfkdError):  # noqa: N818 - it is no error
     def __init__(self, text: str, signum: int = signal.SIGINT) -> None:
         self.code = CODES[signal.Signals(signum)]
         super().__init__(text)
+
+
+def stopped(what: str, folder: Path, signum: int) -> Interrupted:
+    """Of something that goes on from what lies in a folder."""
+    return Interrupted(f"{what}; the same command goes on from here. Everything is in {folder}.", signum)
 
 
 class Interrupt:

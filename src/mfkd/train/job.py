@@ -5,6 +5,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
+from pydantic import ConfigDict
+
 from mfkd.config import ModelConfig, RunConfig, TrainConfig, fingerprint, settings
 from mfkd.files import sha256
 from mfkd.models import local_files
@@ -112,6 +114,8 @@ class State:
         peak_mb: memory held at most so far.
         processes: how many there were, from the start and after each resumption with another number.
     """
+
+    __pydantic_config__ = ConfigDict(arbitrary_types_allowed=True)
 
     epoch: int = 0
     step: int = 0

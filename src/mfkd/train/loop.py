@@ -14,21 +14,23 @@ from mfkd.data import ImageData, eval_loader
 from mfkd.distill import Distiller, DistillOutput
 from mfkd.errors import TrainingError
 from mfkd.files import write_csv
+from mfkd.methods.stage import Course
+from mfkd.nn.restore import restore_optimizer
 from mfkd.records import RunRecord
 from mfkd.seeding import derive
 from mfkd.train import memory
 from mfkd.train.batches import training_batches
-from mfkd.train.checkpoint import fitting, load_newest, restore_optimizer, save_checkpoint
+from mfkd.train.checkpoint import fitting, load_newest, save_checkpoint
 from mfkd.train.compile import Compiled, compile_networks
 from mfkd.train.evaluate import evaluate
 from mfkd.train.finetune import freeze, rest
-from mfkd.train.interrupt import Interrupt, Interrupted
+from mfkd.train.interrupt import Interrupt, Interrupted, stopped
 from mfkd.train.job import Job, State
 from mfkd.train.meter import Meter
 from mfkd.train.optim import Average, build_optimizer, lr_factor, parameter_groups, set_lr
 from mfkd.train.outcome import make_record
 from mfkd.train.pace import Pace
-from mfkd.train.prepare import Passes, broadcast
+from mfkd.train.prepare import broadcast, prepare
 from mfkd.train.progress import Display, epoch_line
 from mfkd.train.runtime import dtype, finish
 from mfkd.train.snapshot import restored, snapshot
@@ -92,7 +94,7 @@ class Fit:
         ):
             self.pace = Pace(self.job.config.checkpoint, self.interrupt, self.accelerator)
             if not self.state.prepared:
-                self._prepare()
+                self._prepare(saved)
                 done = self.state.epoch * self.loader.steps
             try:
                 self.set_up(saved, self.total - done)
@@ -187,7 +189,8 @@ class Fit:
         if self.main:
             self._log()
         self.accelerator.log({name: value for name, value in row.items() if name != "epoch"}, step=state.epoch)
-        self.display.epoch(epoch_line(row, self.training.epochs, self.loader.steps * self.training.batch_size))
+        split = "validation" if self.job.config.data.evaluate == "val" else "test"
+        self.display.epoch(epoch_line(row, self.training.epochs, self.loader.steps * self.training.batch_size, split))
 
     def update(self, batches: Iterator[Batch]) -> float:
         """One optimiser update over all accumulated parts; returns the learning rate used."""
@@ -227,12 +230,8 @@ class Fit:
             )
         return means
 
-    def _stopped(self, where: str, signum: int = 0) -> Interrupted:
-        return Interrupted(
-            f"{self.job.title}: stopped {where}; the same command goes on from here. "
-            f"Everything is in {self.job.folder}.",
-            signum or self.pace.signum,
-        )
+    def _stopped(self, where: str) -> Interrupted:
+        return stopped(f"{self.job.title}: stopped {where}", self.job.folder, self.pace.signum)
 
     def _evaluate(self, epoch: int) -> dict[str, float]:
         if epoch % self.training.evaluate_every and epoch != self.training.epochs:
@@ -251,23 +250,24 @@ class Fit:
             row |= {f"{name}_top1": metrics["top1"], f"{name}_loss": metrics["loss"]}
         return row
 
-    def _prepare(self) -> None:
-        begun = time.perf_counter()
-        torch.manual_seed(derive(self.job.seed, "preparation"))
-        taken = [0]
+    def _prepare(self, saved: dict[str, Any] | None) -> None:
+        begun, taken = time.perf_counter() - self.state.preparation_seconds, [0]
+
+        def save(course: Course) -> None:
+            self.state.preparation_seconds = time.perf_counter() - begun
+            found = snapshot(self.job, self.state, self.distiller, [], preparation=course)
+            save_checkpoint(self.job.checkpoint, found, self.job.config.checkpoint.keep)
+
         if self.main:
-            passes = Passes(training_batches(self.job, self.data, self.accelerator.device, accumulate=1))
-            taken = [self.distiller.prepare(passes, autocast=self.accelerator.autocast, on_step=self._prepared)]
+            taken[0] = prepare(
+                self.job, self.distiller, self.data, self.accelerator, interrupt=self.interrupt, display=self.display,
+                saved=(saved or {}).get("preparation"), save=save,
+            )  # fmt: skip
         broadcast(self.distiller)
         self.state.epoch = self.state.prepared_epochs = broadcast_object_list(taken)[0]
         self.state.prepared = True
         self.state.preparation_seconds = time.perf_counter() - begun
         self._save()
-
-    def _prepared(self, name: str, done: int, total: int) -> None:
-        self.display.prepared(name, done, total)
-        if self.interrupt.pending:
-            raise self._stopped("while preparing, which starts anew", self.interrupt.signum)
 
     def _count_seconds(self) -> None:
         now = time.perf_counter()

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
+from pydantic import ConfigDict
 from torch import Tensor
 
 from mfkd.distill import DistillOutput
@@ -12,6 +13,8 @@ from mfkd.distill import DistillOutput
 @dataclass
 class Meter:
     """Sums by name: the loss, every term, and what the training accuracy is made from."""
+
+    __pydantic_config__ = ConfigDict(arbitrary_types_allowed=True)  # checked where a checkpoint is read
 
     sums: dict[str, Tensor] = field(default_factory=dict)
 

@@ -20,15 +20,18 @@ class Pace:
         config: how often to write.
         interrupt: of this process.
         accelerator: from `runtime.start`.
+        alone: True where this process works while the others wait, so that there is nobody to agree with.
 
     Attributes:
         due: whether to write a checkpoint now.
         signum: the signal by which to stop now; 0 for none.
     """
 
-    def __init__(self, config: CheckpointConfig, interrupt: Interrupt, accelerator: Accelerator) -> None:
+    def __init__(
+        self, config: CheckpointConfig, interrupt: Interrupt, accelerator: Accelerator, alone: bool = False
+    ) -> None:
         self.config, self.interrupt = config, interrupt
-        self.device, self.several = accelerator.device, accelerator.num_processes > 1
+        self.device, self.several = accelerator.device, accelerator.num_processes > 1 and not alone
         self.every = AGREE_EVERY.get(self.device.type, AGREE_ELSEWHERE) if self.several else 1
         self.due, self._signum = False, 0
         self._written = time.monotonic()

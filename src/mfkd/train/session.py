@@ -56,7 +56,7 @@ def train(
     if accelerator.is_main_process:
         save_student(job.weights, network, card)
         metrics |= cost(network, (data.channels, *data.size))
-        notes = [*record.notes, *([NOTE] if isinstance(network, Projected) else [])]
+        notes = [*data.notes, *record.notes, *([NOTE] if isinstance(network, Projected) else [])]
         record = record.model_copy(update={"metrics": metrics, "notes": notes})
         record.save(job.record)
     accelerator.wait_for_everyone()

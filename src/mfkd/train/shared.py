@@ -16,10 +16,11 @@ from mfkd.data import ImageData
 from mfkd.data.loader import Loader
 from mfkd.distill import Distiller
 from mfkd.errors import CacheError, ConfigError
-from mfkd.files import read_json, write_json
+from mfkd.files import read_object, write_json
+from mfkd.methods.stage import Course
 from mfkd.models.weights import read_weights, save_weights
 from mfkd.nn.once import once_state
-from mfkd.seeding import derive, seeded
+from mfkd.seeding import seeded
 from mfkd.teacher.cache import CachedSource, check_cacheable, tensors
 from mfkd.teacher.identity import fields, teacher_fields
 from mfkd.teacher.manifest import MANIFEST, Manifest, find, read_manifest
@@ -28,9 +29,10 @@ from mfkd.teacher.store import Store
 from mfkd.teacher.writing import room
 from mfkd.train.batches import training_batches
 from mfkd.train.build import build_cache, seconds_an_image, shapes_of
-from mfkd.train.interrupt import Interrupt, Interrupted
+from mfkd.train.checkpoint import fitting, generations, load_newest, save_checkpoint
+from mfkd.train.interrupt import Interrupt
 from mfkd.train.job import Job
-from mfkd.train.prepare import Passes
+from mfkd.train.prepare import prepare
 from mfkd.train.progress import Display
 from mfkd.train.runtime import dtype, start
 
@@ -114,6 +116,13 @@ def manifest_of(job: Job, distiller: Distiller, data: ImageData, loader: Loader,
     return Manifest(fields(job.config, data, source, shapes, job.config.cache.views))
 
 
+def check_wanted(distiller: Distiller) -> None:
+    """Refuse a knowledge cache where the methods need no teacher, or nothing that can be kept."""
+    if distiller.source is None:
+        raise ConfigError("the methods of this recipe need nothing of the teacher; there is nothing to keep.")
+    check_cacheable(distiller.objective)
+
+
 def place_of(job: Job, wanted: Manifest) -> Path:
     """The folder of this knowledge."""
     folder = job.config.cache.folder
@@ -131,7 +140,7 @@ def known_place(config: RunConfig) -> Path:
     path = Path(config.out).expanduser() / "distilled" / PLACE
     if not path.exists():
         raise CacheError(f"{config.out} has used no knowledge cache yet; build one with `mfkd cache build`.")
-    return Path(read_json(path)["folder"])
+    return Path(str(read_object(path, "folder")["folder"]))
 
 
 def has_cache(config: RunConfig) -> bool:
@@ -188,32 +197,55 @@ def _prepared(job: Job, distiller: Distiller, data: ImageData, accelerator: Acce
     path = job.folder / PREPARED
     key = fingerprint({"job": job.hash, "teacher": teacher_fields(job.config, distiller.teacher)})
     accelerator.wait_for_everyone()  # nobody looks before all have started
-    if accelerator.is_main_process and not path.exists():
-        begun = time.perf_counter()
-        torch.manual_seed(derive(job.seed, "preparation"))
-        with Interrupt(active=accelerator.num_processes == 1) as interrupt, Display("preparation") as display:
-
-            def on_step(name: str, done: int, total: int) -> None:
-                display.prepared(name, done, total)
-                if interrupt.pending:
-                    text = f"preparation of {name}: stopped; the same command starts it anew."
-                    raise Interrupted(text, interrupt.signum)
-
-            passes = Passes(training_batches(job, data, accelerator.device, accumulate=1))
-            distiller.prepare(passes, autocast=accelerator.autocast, on_step=on_step, teacher_only=True)
-        state = once_state(distiller.objective)
-        if state:
-            seconds = f"{time.perf_counter() - begun:.2f}"
-            save_weights(path, state, {"key": key, "seconds": seconds})
+    if accelerator.is_main_process:
+        if not path.exists():
+            _prepare(key, job, distiller, data, accelerator)
+        for one in generations(job.checkpoint):
+            one.unlink()
+        if job.checkpoint.parent.is_dir() and not any(job.checkpoint.parent.iterdir()):
+            job.checkpoint.parent.rmdir()
     accelerator.wait_for_everyone()
     if not path.exists():
         return Shared()
     state, metadata = read_weights(path)
     if metadata.get("key") != key:
-        raise ConfigError(
-            f"{path} was prepared for another teacher or other settings; choose another folder with out=."
-        )
-    return Shared(state, {"preparation": float(metadata["seconds"])})
+        raise _foreign(path)
+    with fitting(path):
+        wanted = distiller.objective.state_dict()
+        for name, value in state.items():
+            if wanted[name].shape != value.shape:
+                raise ValueError(f"{name} has shape {tuple(value.shape)}")
+        return Shared(state, {"preparation": float(metadata["seconds"])})
+
+
+def _prepare(key: str, job: Job, distiller: Distiller, data: ImageData, accelerator: Accelerator) -> None:
+    """Run the stages on this process, or go on with them, and write down what they made."""
+    begun = time.perf_counter()
+    with Interrupt(insist=accelerator.num_processes == 1) as interrupt, Display("students distilled") as display:
+        saved = load_newest(job.checkpoint, display.tell)
+        if saved is not None:
+            if saved.get("key") != key:
+                raise _foreign(job.checkpoint)
+            with fitting(job.checkpoint):
+                distiller.objective.load_state_dict(saved["model"])
+                begun, saved = begun - float(saved["seconds"]), dict(saved["preparation"])
+
+        def save(course: Course) -> None:
+            parts = {"model": distiller.objective.state_dict(), "preparation": course.state_dict()}
+            found = {"key": key, "seconds": time.perf_counter() - begun, **parts}
+            save_checkpoint(job.checkpoint, found, job.config.checkpoint.keep)
+
+        prepare(
+            job, distiller, data, accelerator, interrupt=interrupt, display=display, saved=saved, save=save,
+            teacher_only=True,
+        )  # fmt: skip
+    state = once_state(distiller.objective)
+    if state:
+        save_weights(job.folder / PREPARED, state, {"key": key, "seconds": f"{time.perf_counter() - begun:.2f}"})
+
+
+def _foreign(path: Path) -> ConfigError:
+    return ConfigError(f"{path} was prepared for another teacher or other settings; choose another folder with out=.")
 
 
 def _check_answers(distiller: Distiller, store: Store, loader: Loader, accelerator: Accelerator) -> None:

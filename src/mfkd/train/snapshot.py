@@ -4,6 +4,7 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 from torch import Tensor
 
 from mfkd.distill import Distiller
@@ -11,6 +12,8 @@ from mfkd.errors import ConfigError
 from mfkd.train.checkpoint import fitting
 from mfkd.train.job import Job, State
 from mfkd.train.meter import Meter
+
+_STATE = TypeAdapter(State)
 
 
 def snapshot(
@@ -23,8 +26,10 @@ def snapshot(
         state: of the first process.
         distiller: its networks; those of all processes agree where a checkpoint is taken.
         others: running sums of the other processes.
-        parts: optimizer, average and scaler, each None where there is none.
+        parts: optimizer, average and scaler, each None where there is none, as before the training; and preparation,
+            where it is not done.
     """
+    parts = {"optimizer": None, "average": None, "scaler": None, **parts}
     return {
         "hash": job.hash,
         "seed": job.seed,
@@ -54,6 +59,7 @@ def restored(job: Job, saved: dict[str, Any], distiller: Distiller, rank: int, w
             raise ConfigError(
                 f"{job.folder} holds an unfinished run of other settings; choose another folder with out=."
             )
+        check_progress(saved["state"], job.training.epochs)
         distiller.load_state_dict(saved["model"])
         meters = [saved["state"]["meter"]["sums"], *saved.get("others", [])]
         if len(meters) != world:
@@ -63,3 +69,23 @@ def restored(job: Job, saved: dict[str, Any], distiller: Distiller, rank: int, w
     if world not in state.processes[-1:]:
         state.processes.append(world)
     return state
+
+
+def check_progress(state: dict[str, Any], epochs: int) -> None:
+    """Refuse a state that no training of so many epochs can have, before anything follows it.
+
+    Raises:
+        TypeError: an unknown entry, or no mapping.
+        ValueError: an entry of another type, or one that contradicts the others.
+    """
+    found = State(**state)
+    _STATE.validate_python(state)
+    if not 0 <= found.prepared_epochs <= found.epoch <= epochs or found.step < 0:
+        raise ValueError(f"epoch {found.epoch} of {epochs}, step {found.step}")
+    if len(found.rows) != found.epoch - found.prepared_epochs or not all("seconds" in row for row in found.rows):
+        raise ValueError(f"{len(found.rows)} rows in the log of {found.epoch} epochs")
+    sums = state["meter"]["sums"]
+    if found.step and not {"loss", "parts", "right", "labelled"} <= sums.keys():
+        raise ValueError("no sums of the epoch so far")
+    if any(value.ndim for value in sums.values()):
+        raise ValueError("a sum that is no single number")

@@ -1,10 +1,12 @@
 """The trained network as one safetensors file that tells how to build and feed it."""
 
 import json
+import textwrap
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
 from mfkd.data.preprocess import CROP
@@ -12,7 +14,9 @@ from mfkd.data.sets import SMALL
 from mfkd.errors import CheckpointError
 from mfkd.methods.projected import Projected, Projection
 from mfkd.models import build_model
+from mfkd.models.trust import named_by
 from mfkd.models.weights import load_weights, read_metadata, read_weights, save_weights
+from mfkd.validation import first_fault
 
 KEY = "mfkd"
 NAMES = ("student.safetensors", "teacher.safetensors", "model.safetensors")
@@ -57,6 +61,9 @@ class Card:
         return own
 
 
+_CARD = TypeAdapter(Card)
+
+
 def save_student(path: Path, network: nn.Module, card: Card) -> None:
     """Write weights and card, atomically; a `Projected` network adds its own part to the card."""
     if isinstance(network, Projected):
@@ -77,30 +84,51 @@ def read_card(path: Path) -> Card | None:
             raw["side"] = round(min(raw["size"]) / CROP) if max(raw["size"]) > SMALL else None
         if raw.get("projection") is not None:
             raw["projection"] = Projection.of(raw["projection"])
-        return Card(**raw)
-    except (ValueError, TypeError, KeyError) as error:
+        card = Card(**raw)
+        _CARD.validate_python(asdict(card))
+        _check_plausible(card, path.stat().st_size)
+        return card
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        reason = first_fault(error) if isinstance(error, ValidationError) else str(error)
+        reason = textwrap.shorten(reason, 160, placeholder=" ...")
         raise CheckpointError(
-            f"{path}: its description of the network cannot be read ({error}); export it again."
+            f"{path}: its description of the network cannot be read ({reason}); export it again."
         ) from None
 
 
-def load_student(path: str | Path) -> nn.Module:
+def _check_plausible(card: Card, size: int) -> None:
+    """Refuse what no file of so many bytes describes, before memory is taken for it."""
+    if not (1 <= card.channels == len(card.mean) == len(card.std) and card.classes and min(card.size) > 0):
+        raise ValueError("channels, mean, std, classes and size do not go together")
+    plan = card.projection
+    if plan is not None and not (
+        plan.hidden > 0 < plan.width
+        and plan.tap.channels > 0
+        and 9 * plan.hidden**2 + plan.hidden * (plan.width + plan.tap.channels) + plan.width * plan.classes <= size
+        and plan.classes > 0
+    ):
+        raise ValueError("the projection is larger than the file")
+
+
+def load_student(path: str | Path, trust_code: bool = False) -> nn.Module:
     """Rebuild a trained network, on the CPU and in eval mode; see `load_with_card` for the rest."""
-    return load_with_card(path)[0]
+    return load_with_card(path, trust_code)[0]
 
 
-def load_with_card(path: str | Path) -> tuple[nn.Module, Card]:
+def load_with_card(path: str | Path, trust_code: bool = False) -> tuple[nn.Module, Card]:
     """Rebuild a trained network in eval mode, with what its file says of it.
 
     Args:
         path: a run folder, an export folder, or a weights file written by mfkd. The code of a user's own network
-            is run; it is looked for beside the file first, where an export puts it.
+            is looked for beside the file first, where an export puts it.
+        trust_code: run such code although the user has not named it himself before, see `mfkd.models.trust`.
 
     Returns:
         The network on the CPU, and its card (class names, input size, normalisation).
 
     Raises:
         CheckpointError: nothing there, a damaged file, or one without a card.
+        ConfigError: it names code that is not trusted.
     """
     found = weights_file(Path(path))
     card = read_card(found)
@@ -111,7 +139,8 @@ def load_with_card(path: str | Path) -> tuple[nn.Module, Card]:
         )
     options = {name: value for name, value in card.options.items() if name != "pretrained"}
     name = located(found, card.model)
-    network = build_model(name, num_classes=len(card.classes), in_channels=card.channels, **options)
+    with named_by(found, trust_code):
+        network = build_model(name, num_classes=len(card.classes), in_channels=card.channels, **options)
     if card.projection is not None:
         network = Projected(network, card.projection)
     load_weights(network, found)

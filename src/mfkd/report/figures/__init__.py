@@ -1,0 +1,1 @@
+"""Figures, drawn with matplotlib: small enough for a phone, told apart without colour."""

@@ -1,0 +1,1 @@
+"""A trained network behind HTTP, for one machine or a trusted network."""

@@ -1,0 +1,68 @@
+"""Uploaded bytes to pixels, with every refusal in one sentence.
+
+Shapes: H, W, C height, width, channels.
+"""
+
+import io
+
+import numpy as np
+from PIL import Image
+
+from mfkd.export.feed import Feed, fitted
+from mfkd.pictures import read_image
+
+_STARTS = {b"\xff\xd8\xff": "JPEG", b"\x89PNG\r\n\x1a\n": "PNG", b"GIF87a": "GIF", b"GIF89a": "GIF", b"BM": "BMP"}
+KINDS = ("JPEG", "PNG", "WebP", "BMP", "GIF")
+"""What is taken, by its content; a name or a type that a client tells is not looked at."""
+
+
+class PictureError(Exception):
+    """A picture that is not answered.
+
+    Args:
+        status: of HTTP: 400 empty, 413 too large, 415 another type, 422 damaged.
+        text: one sentence for the one who sent it.
+    """
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+def kind(data: bytes) -> str | None:
+    """Pillow's name of the format that the first bytes announce; None where it is none that is taken."""
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "WEBP"
+    return next((name for start, name in _STARTS.items() if data.startswith(start)), None)
+
+
+def pixels(data: bytes, feed: Feed, most: int) -> np.ndarray:
+    """A picture as the network wants it, (H, W, C) uint8; of an animation its first frame.
+
+    Args:
+        data: the file.
+        feed: of the network.
+        most: pixels that it may have once decoded; they are counted before.
+
+    Raises:
+        PictureError: empty, of another type, too large, damaged or cut off.
+    """
+    if not data:
+        raise PictureError(400, "The picture is empty; send one with content.")
+    found = kind(data)
+    if found is None:
+        raise PictureError(415, f"This is no picture of a known type; send {', '.join(KINDS[:-1])} or {KINDS[-1]}.")
+    try:
+        with Image.open(io.BytesIO(data), formats=(found,)) as image:
+            width, height = image.size
+        if width * height <= most:
+            return fitted(read_image(data, feed.channels, formats=(found,)), feed)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise PictureError(413, _too_many("more", most)) from None
+    except Exception:  # Pillow's decoders raise almost anything on bytes that somebody has made up
+        raise PictureError(422, "The picture is damaged or cut off; send it again.") from None
+    raise PictureError(413, _too_many(f"{width:,} x {height:,}", most))
+
+
+def _too_many(got: str, most: int) -> str:
+    return f"The picture has {got} pixels, at most {most / 1e6:g} million are taken; scale it down."
