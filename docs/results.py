@@ -96,11 +96,13 @@ def _gain(summary: dict[str, Any]) -> str:
         if gain["ci95"]
         else ", no interval from one seed"
     )
+    # An installed package knows no commit; the text above names it then.
+    commit = f", commit {environment['commit']}" if environment["commit"] else ""
     return (
         f"Gain by distillation **{gain['mean']:+.2f}** points of Top-1 (n={gain['n']}{interval}; a seed: {each}). "
         f"Training took {seconds['alone']['mean']:,.0f} s alone and {seconds['distilled']['mean']:,.0f} s distilled "
         f"on {environment['threads']} thread{'s' if environment['threads'] > 1 else ''} of {environment['processor']}, "
-        f"torch {environment['versions']['torch']}, commit {environment['commit']}, settings {summary['config_hash']}."
+        f"torch {environment['versions']['torch']}{commit}, settings {summary['config_hash']}."
     )
 
 

@@ -39,7 +39,7 @@ app = typer.Typer(
     help="Train small image classifiers that learn from a big one by fusing its feature maps.",
     epilog=examples(
         {
-            "mfkd run": "the whole job on the embedded digits, two minutes",
+            "mfkd run": "the whole job on the embedded digits",
             "mfkd run --recipes": "what else is ready to run",
             "mfkd COMMAND --help": "what a command does",
         }

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = examples(
     {
-        "mfkd run": "the embedded digits, two minutes",
+        "mfkd run": "the embedded digits, a minute",
         "mfkd run seeds=[0,1,2] out=runs/three": "three seeds, a folder of their own",
         "mfkd run my.yaml --dry-run": "how long would my recipe take?",
         "mfkd run teacher.weights=big.safetensors": "with a teacher that you have",
