@@ -42,8 +42,9 @@ def _comparison(file: Path) -> str:
 
 def _compared(found: dict[str, Any]) -> str:
     split = "validation" if found["split"] == "val" else "test"
+    teacher = f". Teacher {found['teacher']:.2f}" if found["teacher"] is not None else ""
     lines = [
-        f"Top-1 of the {split} images in per cent; {found['protocol']}. Teacher {found['teacher']:.2f}.",
+        f"Top-1 of the {split} images in per cent; {found['protocol']}{teacher}.",
         "",
         "| method | n | Top-1 | over alone | over KD | over partner |",
         "|---" * 6 + "|",
