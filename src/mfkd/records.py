@@ -70,6 +70,11 @@ class RunRecord(BaseModel):
     compiled: list[str] = Field(default_factory=list)
     environment: dict[str, Any] = Field(default_factory=dict)
 
+    @property
+    def own_seconds(self) -> float:
+        """Of the training with the preparation that it alone needed."""
+        return self.seconds + self.preparation_seconds
+
     def check_finished(self, path: Path) -> None:
         """Refuse a record without what every finished student has.
 

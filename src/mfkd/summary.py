@@ -1,5 +1,6 @@
 """`summary.json`: the three networks side by side, and the gain with its interval."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -46,7 +47,7 @@ def summarise(
         "warnings": _warnings(teacher, students),
         "seconds": {
             "alone": spread([record.seconds for record in alone]),
-            "distilled": spread([record.seconds + record.preparation_seconds for record in distilled]),
+            "distilled": spread([record.own_seconds for record in distilled]),
         },
         "environment": distilled[0].environment,
     }
@@ -60,6 +61,12 @@ def spread(values: list[float]) -> dict[str, Any]:
         "n": len(values),
         "last": [float(value) for value in values],
     }
+
+
+def gap_closed(alone: Sequence[float], distilled: Sequence[float], teacher: float) -> float | None:
+    """Share of the way from the student alone to the teacher, by the means; None where the teacher is not ahead."""
+    start, end = sum(alone) / len(alone), sum(distilled) / len(distilled)
+    return (end - start) / (teacher - start) if teacher > start else None
 
 
 def interval(values: list[float]) -> list[float] | None:

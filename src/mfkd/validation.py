@@ -1,5 +1,6 @@
 """Checks of raw options against a frozen model; the first fault becomes one readable line."""
 
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
@@ -68,6 +69,12 @@ def first_fault(error: ValidationError) -> str:
     """The first fault of a pydantic error as `key: message`."""
     first = error.errors()[0]
     return cut(": ".join(part for part in (".".join(map(str, first["loc"])), first["msg"]) if part))
+
+
+def reason(error: Exception) -> str:
+    """Why something could not be read, in at most 160 characters: of a pydantic error its first fault."""
+    text = first_fault(error) if isinstance(error, ValidationError) else str(error)
+    return textwrap.shorten(text, 160, placeholder=" ...")
 
 
 def config_error(model: type[BaseModel], error: ValidationError, prefix: str = "") -> ConfigError:

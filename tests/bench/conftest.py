@@ -1,6 +1,6 @@
 import pytest
 
-from mfkd.bench.cell import attempt
+from inprocess import Here
 from mfkd.bench.plan import load_bench
 from mfkd.bench.run import open_board, run_bench
 from mfkd.train import cost
@@ -13,28 +13,6 @@ BASE = {
     "log": {"trackers": []},
 }
 METHODS = {"mfkd": "mfkd", "kd": "kd", "broken": {"mfkd": {"student_taps": ["nowhere"]}}}
-
-
-class Here:
-    """Runs cells in this process, one at a time, as they are started."""
-
-    slots = 1
-
-    def __init__(self):
-        self.started, self.over = [], {}
-
-    def start(self, cell):
-        self.started.append(cell.key)
-        if not attempt(cell):
-            raise KeyboardInterrupt
-        self.over[cell.key] = ""
-
-    def ended(self, patience):
-        over, self.over = self.over, {}
-        return over
-
-    def stop(self):
-        pass
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ import yaml
 from rich.console import Console
 from typer.testing import CliRunner
 
-from mfkd.bench.cell import attempt
+from inprocess import Here
 from mfkd.bench.plan import load_bench
 from mfkd.bench.run import open_board
 from mfkd.cli import app
@@ -27,26 +27,6 @@ PLAN = {
     "methods": {"kd": "kd", "broken": {"mfkd": {"student_taps": ["nowhere"]}}},
     "seeds": [0, 1],
 }
-
-
-class Here:
-    """Runs cells in this process."""
-
-    slots = 1
-
-    def __init__(self, jobs):
-        self.over = {}
-
-    def start(self, cell):
-        attempt(cell)
-        self.over[cell.key] = ""
-
-    def ended(self, patience):
-        over, self.over = self.over, {}
-        return over
-
-    def stop(self):
-        pass
 
 
 @pytest.fixture(scope="module")

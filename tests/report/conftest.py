@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from mfkd.bench.cell import attempt
+from inprocess import Here
 from mfkd.bench.plan import load_bench
 from mfkd.bench.run import open_board, run_bench
 from mfkd.config import load_config
@@ -53,32 +53,6 @@ def run_page(made, tmp_path_factory):
     """(the page of that run, the folder of its figures)."""
     folder = tmp_path_factory.mktemp("page")
     return write_report(made, silent, folder / "run.html", folder / "figures")
-
-
-class Here:
-    """Runs cells in this process."""
-
-    slots = 1
-
-    def __init__(self):
-        self.over = {}
-
-    def start(self, cell):
-        assert attempt(cell)
-        self.over[cell.key] = ""
-
-    def ended(self, patience):
-        over, self.over = self.over, {}
-        return over
-
-    def stop(self):
-        pass
-
-
-@pytest.fixture(scope="session")
-def here():
-    """The class of that runner."""
-    return Here
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from inprocess import Here
 from mfkd.bench.compare import Comparison, Difference, Row
 from mfkd.bench.plan import load_bench
 from mfkd.bench.published import quoted
@@ -62,7 +63,7 @@ def test_quoted_figures_are_marked_with_how_they_were_obtained():
 
 
 @pytest.fixture(scope="module")
-def two_budgets(tmp_path_factory, here):
+def two_budgets(tmp_path_factory):
     """A bench of one seed at two budgets."""
     folder = tmp_path_factory.mktemp("budgets") / "bench"
     plan = {
@@ -80,7 +81,7 @@ def two_budgets(tmp_path_factory, here):
     }
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cost, "SECONDS", 0.0)
-        run_bench(open_board(load_bench(plan, ())), here(), lambda board, row: None)
+        run_bench(open_board(load_bench(plan, ())), Here(), lambda board, row: None)
     return folder
 
 

@@ -11,7 +11,7 @@ from mfkd.bench.collect import ALONE, Entry, Sheet, collect
 from mfkd.bench.published import Quote, quoted
 from mfkd.methods import known_methods
 from mfkd.records import RunRecord
-from mfkd.summary import spread
+from mfkd.summary import gap_closed, spread
 
 SIDES = ("alone", "kd", "partner")
 """What every method is compared with: the student alone, KD, and its own logit partner alone."""
@@ -223,8 +223,7 @@ def _gap(mine: Mapping[int, float], alone: Mapping[int, float], teacher: float |
     seeds = [seed for seed in mine if seed in alone]
     if teacher is None or not seeds:
         return None
-    start = sum(alone[seed] for seed in seeds) / len(seeds)
-    return (sum(mine[seed] for seed in seeds) / len(seeds) - start) / (teacher - start) if teacher > start else None
+    return gap_closed([alone[seed] for seed in seeds], [mine[seed] for seed in seeds], teacher)
 
 
 def _cost(records: Sequence[RunRecord], alone: Sequence[RunRecord]) -> dict[str, float | None]:
@@ -232,7 +231,7 @@ def _cost(records: Sequence[RunRecord], alone: Sequence[RunRecord]) -> dict[str,
         values = [value for value in map(of, over) if value is not None]
         return sum(values) / len(values) if values else None
 
-    seconds, base = mean(_seconds), mean(_seconds, alone)
+    seconds, base = mean(lambda record: record.own_seconds), mean(lambda record: record.own_seconds, alone)
     return {
         "seconds": seconds,
         "shared_seconds": max(sum(record.shared_seconds.values()) for record in records),
@@ -240,10 +239,6 @@ def _cost(records: Sequence[RunRecord], alone: Sequence[RunRecord]) -> dict[str,
         "images_per_second": mean(lambda record: record.images_per_second),
         "megabytes": mean(lambda record: record.peak_mb or None),
     }
-
-
-def _seconds(record: RunRecord) -> float:
-    return record.seconds + record.preparation_seconds
 
 
 def _corrected(rows: Sequence[Row], family: Sequence[str]) -> list[Row]:

@@ -75,7 +75,7 @@ def _records(records: "list[RunRecord]") -> None:
                 str(record.seed),
                 *(screen.number(record.metrics[name]) for name in ("top1", "top5")),
                 screen.number(record.images_per_second, 0),
-                screen.duration(record.seconds + record.preparation_seconds),
+                screen.duration(record.own_seconds),
             ]
             for record in records
         ],

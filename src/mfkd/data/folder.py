@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from mfkd.config import DataConfig
 from mfkd.data.encoded import image_files, make_splits
@@ -76,11 +75,7 @@ def _cut(root: Path, places: dict[str, Path], share: float, seed: int) -> tuple[
         if int((whole.labels == label).sum()) < 2:
             raise DataError(f"{root / name} holds one image, and data.test_fraction needs two or more of each class.")
     stays, held = hold_out(whole.labels, share, seed, "test")
-    return {"train": _some(whole, stays), "test": _some(whole, held)}, classes
-
-
-def _some(part: Part, positions: Tensor) -> Part:
-    return Part([part.sources[number] for number in positions.tolist()], part.labels[positions], part.rows[positions])
+    return {"train": whole.take(stays), "test": whole.take(held)}, classes
 
 
 def _check_count(place: Path, classes: tuple[str, ...]) -> None:

@@ -24,6 +24,11 @@ class Part(NamedTuple):
     labels: Tensor
     rows: Tensor
 
+    def take(self, positions: Tensor) -> "Part":
+        """The part of some of its images, (M,) int64 positions."""
+        sources = [self.sources[number] for number in positions.tolist()]
+        return Part(sources, self.labels[positions], self.rows[positions])
+
 
 def listed(sources: Sequence[Encoded], labels: Tensor) -> Part:
     """A part in which no image is left out."""
@@ -55,7 +60,7 @@ def readable(
         broken = _broken(part.sources, Path(config.root).expanduser() / FOLDER, f"{name} {key}")
         lines += broken.values()
         stays = torch.tensor([number for number in range(len(part.sources)) if number not in broken], dtype=torch.int64)
-        kept[key] = Part([part.sources[number] for number in stays.tolist()], part.labels[stays], part.rows[stays])
+        kept[key] = part.take(stays)
         if part.sources and not len(stays):
             raise DataError(f"no image of the {key} split of {name} can be read; the first: {lines[-len(broken)]}.")
     lost = set(parts["train"].labels.tolist()) - set(kept["train"].labels.tolist())

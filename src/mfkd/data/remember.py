@@ -1,14 +1,13 @@
 """What a look at every image has shown, kept so that the next start need not look again."""
 
 import hashlib
-import json
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 from mfkd.errors import MfkdError
-from mfkd.files import locked, write_json
+from mfkd.files import locked, read_json, write_json
 from mfkd.pictures import Encoded
 
 FOLDER = "checked"
@@ -44,8 +43,8 @@ def remembered(place: Path, what: str, sources: Sequence[Encoded], find: Callabl
 
 def _read(path: Path) -> list[Any] | None:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = read_json(path)
+    except MfkdError:
         return None
     return found if isinstance(found, list) else None
 

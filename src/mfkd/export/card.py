@@ -96,7 +96,7 @@ def _made(result: dict[str, Any], config: RunConfig, record: RunRecord | None) -
         ["exported with", _versions(result["versions"])],
         [
             "hardware of the training",
-            f"{found.get('processor', 'not known')}, {record.seconds + record.preparation_seconds:,.0f} s",
+            f"{found.get('processor', 'not known')}, {record.own_seconds:,.0f} s",
         ],
     ]
     notes = "".join(f"\n- {note}" for note in record.notes)

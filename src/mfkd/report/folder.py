@@ -10,7 +10,7 @@ from mfkd.errors import MfkdError
 from mfkd.files import read_json
 from mfkd.plan import Kind
 from mfkd.records import RunRecord
-from mfkd.summary import interval, spread
+from mfkd.summary import gap_closed, interval, spread
 
 
 @dataclass(frozen=True)
@@ -73,11 +73,11 @@ class RunFolder:
     @property
     def gap_closed(self) -> float | None:
         """Share of the way from the student alone to the teacher; None where there is no such way."""
-        gain, teacher = self.gain, self.teacher.get("top1")
-        if gain is None or teacher is None:
+        teacher, seeds = self.teacher.get("top1"), self.paired
+        if teacher is None or not seeds:
             return None
-        start = spread([self.alone[seed].metrics["top1"] for seed in self.paired])["mean"]
-        return float(gain["mean"] / (teacher - start)) if teacher > start else None
+        alone, distilled = ([found[seed].metrics["top1"] for seed in seeds] for found in (self.alone, self.distilled))
+        return gap_closed(alone, distilled, teacher)
 
     def metric(self, kind: Kind, name: str) -> dict[str, Any] | None:
         """Mean, std, n and values of a metric over the seeds; None where no record has it."""
@@ -86,7 +86,7 @@ class RunFolder:
 
     def seconds(self, kind: Kind) -> dict[str, Any] | None:
         """Of one training with its own preparation."""
-        values = [record.seconds + record.preparation_seconds for record in self.students[kind].values()]
+        values = [record.own_seconds for record in self.students[kind].values()]
         return spread(values) if values else None
 
 

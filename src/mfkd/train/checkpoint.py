@@ -3,7 +3,6 @@
 import hashlib
 import io
 import re
-import textwrap
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -11,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 
 from mfkd.errors import CheckpointError
 from mfkd.files import write_atomic
-from mfkd.validation import first_fault
+from mfkd.validation import reason
 
 VERSION = 1
 SEAL = 32  # bytes of the SHA-256 that a checkpoint ends with, as the comment that a zip archive may have
@@ -60,8 +58,8 @@ def load_newest(path: Path, say: Callable[[str], None]) -> dict[str, Any] | None
         except CheckpointError as error:
             damaged[one] = error
             continue
-        for other, reason in damaged.items():
-            say(f"{str(reason).partition('; delete')[0]}; going on from the one before, {one.name}.")
+        for other, fault in damaged.items():
+            say(f"{str(fault).partition('; delete')[0]}; going on from the one before, {one.name}.")
             with suppress(FileNotFoundError):  # another process was faster
                 other.replace(other.with_name(f"{other.name}.damaged"))
         return state
@@ -113,10 +111,9 @@ def fitting(path: Path) -> Iterator[None]:
     try:
         yield
     except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        text = first_fault(error) if isinstance(error, ValidationError) else str(error)
-        reason = f"no {error}" if isinstance(error, KeyError) else textwrap.shorten(text, 160, placeholder=" ...")
+        why = f"no {error}" if isinstance(error, KeyError) else reason(error)
         raise CheckpointError(
-            f"checkpoint {path} does not belong to this training ({reason}); delete {path.parent} to start anew."
+            f"checkpoint {path} does not belong to this training ({why}); delete {path.parent} to start anew."
         ) from error
 
 

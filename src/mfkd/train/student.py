@@ -1,12 +1,11 @@
 """The trained network as one safetensors file that tells how to build and feed it."""
 
 import json
-import textwrap
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 from torch import nn
 
 from mfkd.data.preprocess import CROP
@@ -16,7 +15,7 @@ from mfkd.methods.projected import Projected, Projection
 from mfkd.models import build_model
 from mfkd.models.trust import named_by
 from mfkd.models.weights import load_weights, read_metadata, read_weights, save_weights
-from mfkd.validation import first_fault
+from mfkd.validation import reason
 
 KEY = "mfkd"
 NAMES = ("student.safetensors", "teacher.safetensors", "model.safetensors")
@@ -89,10 +88,8 @@ def read_card(path: Path) -> Card | None:
         _check_plausible(card, path.stat().st_size)
         return card
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
-        reason = first_fault(error) if isinstance(error, ValidationError) else str(error)
-        reason = textwrap.shorten(reason, 160, placeholder=" ...")
         raise CheckpointError(
-            f"{path}: its description of the network cannot be read ({reason}); export it again."
+            f"{path}: its description of the network cannot be read ({reason(error)}); export it again."
         ) from None
 
 
