@@ -7,17 +7,24 @@ from pathlib import Path
 import torch
 
 STATUS, MARKS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+NEAR = 16 * 2**20  # bytes that a process may take between two looks at it
 
 
-def begin(device: torch.device) -> None:
-    """Count from now on. Without Linux's way to do so on the CPU, from the start of the process."""
+def begin(device: torch.device) -> bool:
+    """Count from now on.
+
+    Returns:
+        False where the system does not let a process do so (other than Linux, and many containers): then the
+        count goes from the start of the process.
+    """
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    elif MARKS.exists():
-        try:
-            MARKS.write_text("5", encoding="ascii")  # resets VmHWM
-        except OSError:  # sandboxes forbid it
-            return
+        return True
+    try:
+        MARKS.write_text("5", encoding="ascii")  # resets VmHWM
+        return _status("VmHWM") - _status("VmRSS") < NEAR  # some take the request and do nothing
+    except (OSError, LookupError):
+        return False
 
 
 def peak(device: torch.device) -> int:
@@ -27,7 +34,15 @@ def peak(device: torch.device) -> int:
 
 def process_peak() -> int:
     """Bytes that this process has held at most."""
-    if STATUS.exists():  # getrusage knows of what held the memory before this program was started, too
-        line = next(line for line in STATUS.read_text(encoding="utf-8").splitlines() if line.startswith("VmHWM"))
-        return 1024 * int(line.split()[1])
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    try:  # getrusage knows of what held the memory before this program was started, too
+        return _status("VmHWM")
+    except (OSError, LookupError):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def _status(name: str) -> int:
+    """One of the sizes that the system tells of this process, in bytes."""
+    for line in STATUS.read_text(encoding="utf-8").splitlines():
+        if line.startswith(f"{name}:"):
+            return 1024 * int(line.split()[1])
+    raise LookupError(name)
