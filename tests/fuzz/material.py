@@ -1,6 +1,7 @@
 """What the fuzz tests have in common: how cases are drawn, what is done to values and bytes, and what is allowed."""
 
 import copy
+import random
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -69,25 +70,29 @@ def places(value: object) -> Iterator[tuple[dict | list, object]]:
 @st.composite
 def damaged(draw, value, junk=JUNK, most=3):
     """A nested value in which something is replaced, left out, renamed, added or moved."""
+    # All draws come first and are the same ones whatever the value is: Hypothesis finds draws that follow the
+    # value inconsistent after some thousand cases.
+    fresh = draw(st.lists(junk, min_size=1, max_size=most))
+    names = draw(st.lists(KEYS, min_size=len(fresh), max_size=len(fresh)))
+    chance = random.Random(draw(st.integers(0, 2**32)))
     value = copy.deepcopy(value)
-    for _ in range(draw(st.integers(1, most))):
+    for new, name in zip(fresh, names, strict=True):
         found = list(places(value))
         if not found:
-            return draw(junk)
-        inside, key = draw(st.sampled_from(found))
-        action = draw(st.sampled_from(["replace", "replace", "remove", "add", "move"]))
+            return new
+        inside, key = chance.choice(found)
+        action = chance.choice(["replace", "replace", "remove", "add", "move"])
         if action == "replace":
-            inside[key] = draw(junk)
+            inside[key] = new
         elif action == "remove":
             del inside[key]
-        elif action == "add":
-            if isinstance(inside, dict):
-                inside[draw(st.text(max_size=8))] = draw(junk)
-            else:
-                inside.insert(0, draw(junk))
-        else:
-            other, place = draw(st.sampled_from(found))
+        elif action == "move":
+            other, place = chance.choice(found)
             inside[key] = copy.deepcopy(other[place]) if _there(other, place) else None
+        elif isinstance(inside, dict):
+            inside[name] = new
+        else:
+            inside.insert(0, new)
     return value
 
 

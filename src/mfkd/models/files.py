@@ -2,19 +2,18 @@
 
 import argparse
 import hashlib
-import io
 import json
 import pathlib
 import re
 import warnings
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 from safetensors import safe_open
-from safetensors.torch import save
+from safetensors.torch import load, save
 from torch import Tensor
 
 from mfkd.errors import CheckpointError
@@ -114,13 +113,12 @@ def save_weights(path: str | Path, state: Mapping[str, Tensor], metadata: Mappin
 
 def _ordered(content: bytes) -> bytes:
     """The same file, sealed, with its texts in order: safetensors shuffles them, and equal weights are equal files."""
-    begun = 8 + int.from_bytes(content[:8], "little")
-    header = json.loads(content[8:begun])
+    header, tensors = _split(content)
     header["__metadata__"] = dict(sorted(_unsealed(header.get("__metadata__")).items()))
-    header["__metadata__"][_SEAL] = _digest(header, io.BytesIO(content[begun:]))
+    header["__metadata__"][_SEAL] = _digest(header, tensors)
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)  # so that the numbers stay aligned
-    return len(text).to_bytes(8, "little") + text + content[begun:]
+    return len(text).to_bytes(8, "little") + text + tensors
 
 
 def _check_there(path: Path) -> None:
@@ -170,26 +168,32 @@ def _part(state: State, part: str) -> State:
 
 
 def _read_safetensors(path: Path) -> tuple[State, dict[str, str]]:
-    with safe_open(path, framework="pt") as file:
-        state, texts = {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    with safe_open(path, framework="pt") as file:  # looks at the header before the rest is read
+        names, texts = list(file.keys()), file.metadata() or {}
+    content = path.read_bytes()
     if _SEAL in texts:
-        with path.open("rb") as content:
-            header = json.loads(content.read(int.from_bytes(content.read(8), "little")))
-            header["__metadata__"] = _unsealed(texts)
-            if texts[_SEAL] != _digest(header, content):
-                raise CheckpointError(f"weights file {path} is damaged (its checksum does not hold); fetch it again.")
-    return state, _unsealed(texts)
+        header, numbers = _split(content)
+        header["__metadata__"] = _unsealed(texts)
+        if texts[_SEAL] != _digest(header, numbers):
+            raise CheckpointError(f"weights file {path} is damaged (its checksum does not hold); fetch it again.")
+    tensors = load(content)  # not one by one out of the file: safetensors 0.8 keeps two integers of each for good
+    return {name: tensors[name] for name in names}, _unsealed(texts)
+
+
+def _split(content: bytes) -> tuple[dict[str, Any], memoryview]:
+    """The header, and the bytes of the tensors."""
+    begun = 8 + int.from_bytes(content[:8], "little")
+    return json.loads(content[8:begun]), memoryview(content)[begun:]
 
 
 def _unsealed(texts: Mapping[str, str] | None) -> dict[str, str]:
     return {name: text for name, text in (texts or {}).items() if name != _SEAL}
 
 
-def _digest(header: Mapping[str, Any], tensors: BinaryIO) -> str:
-    """Over names, types, shapes, texts and all bytes of the tensors, read from where they begin."""
+def _digest(header: Mapping[str, Any], tensors: memoryview) -> str:
+    """Over names, types, shapes, texts and all bytes of the tensors."""
     found = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
-    while part := tensors.read(1 << 20):
-        found.update(part)
+    found.update(tensors)
     return found.hexdigest()
 
 
