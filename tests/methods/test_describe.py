@@ -95,8 +95,8 @@ def test_options_have_defaults_as_one_writes_them():
     assert rows["size"]["default"] == "null"
     assert rows["kind"] == {
         "option": "kind",
-        "default": "attention",
-        "meaning": "attention, concat, topdown, static: how maps are fused",
+        "default": "static",
+        "meaning": "static, attention, concat, topdown: how maps are fused",
     }
     assert all(row["meaning"] for row in rows.values())
 

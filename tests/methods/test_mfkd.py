@@ -12,6 +12,7 @@ from mfkd.methods.mfkd import FUSED, MFKD, MFKDConfig, mfkd_loss
 from mfkd.types import Knowledge, Outputs
 
 KINDS = ["attention", "concat", "topdown", "static"]
+LEARNT = {"kind": "attention"}
 
 
 def calibrated(context, **options):
@@ -44,9 +45,10 @@ def test_the_fused_maps_meet_at_the_teachers_bottom_size(make_context, make_inpu
 def test_width_follows_the_teachers_last_tap_and_size_the_option(make_context):
     context = make_context()
     wide = replace(context.teacher["bottom"], channels=65, shape=(65, 2, 2))
-    assert MFKD(MFKDConfig(), context).student_side.channels == 64
-    assert MFKD(MFKDConfig(), make_context(teacher={**context.teacher, "bottom": wide})).student_side.channels == 128
-    chosen = MFKD(MFKDConfig(channels=7, size=(3, 5)), context)
+    assert MFKD(MFKDConfig(**LEARNT), context).student_side.channels == 64
+    wider = make_context(teacher={**context.teacher, "bottom": wide})
+    assert MFKD(MFKDConfig(**LEARNT), wider).student_side.channels == 128
+    chosen = MFKD(MFKDConfig(**LEARNT, channels=7, size=(3, 5)), context)
     assert (chosen.student_side.channels, chosen.student_side.size) == (7, (3, 5))
     assert MFKD(MFKDConfig(teacher_taps=("front",)), context).student_side.size == (8, 8)
 
@@ -72,7 +74,7 @@ def test_the_distance_is_the_one_named(make_context, make_inputs, distance):
 
 def test_head_term_is_the_frozen_heads_cross_entropy_times_its_weight(make_context, make_inputs):
     student, teacher, batch = make_inputs()
-    method = calibrated(make_context(), head_weight=0.25).eval()
+    method = calibrated(make_context(), **LEARNT, head_weight=0.25).eval()
     assert method.needs.labels
     batch = replace(batch, label=torch.tensor([0, -1, 2, -1]))
     terms = method(student, Knowledge(None, method.knowledge(teacher.taps)), batch)
@@ -86,7 +88,8 @@ def test_head_term_is_the_frozen_heads_cross_entropy_times_its_weight(make_conte
 
 def test_calibration_loss_by_its_definition(make_context, make_inputs):
     _, teacher, batch = make_inputs()
-    method = MFKD(MFKDConfig(calibration_temperature=2.0, calibration_epochs=3, calibration_lr=0.02), make_context())
+    options = MFKDConfig(**LEARNT, calibration_temperature=2.0, calibration_epochs=3, calibration_lr=0.02)
+    method = MFKD(options, make_context())
     stage = method.preparation()
     assert (stage.epochs, stage.lr, stage.logits, stage.trains_student) == (3, 0.02, True, False)
     assert {id(p) for p in stage.parameters} == {id(p) for p in method.teacher_side.parameters()}
@@ -104,7 +107,7 @@ def test_calibration_loss_by_its_definition(make_context, make_inputs):
 
 def test_calibration_without_the_teachers_logits_uses_labels_alone(make_context, make_inputs):
     _, teacher, batch = make_inputs()
-    method = MFKD(MFKDConfig(), make_context(teacher_logits=False))
+    method = MFKD(MFKDConfig(**LEARNT), make_context(teacher_logits=False))
     stage = method.preparation()
     assert not stage.logits
     scores = method.teacher_side.classify(method.teacher_side.fusion(list(teacher.taps.values())))
@@ -162,7 +165,7 @@ def test_weights_depend_on_the_contexts_seed_alone(make_context):
     def weights(seed, noise):
         torch.manual_seed(noise)
         before = torch.get_rng_state()
-        state = MFKD(MFKDConfig(), make_context(seed=seed)).state_dict()
+        state = MFKD(MFKDConfig(**LEARNT), make_context(seed=seed)).state_dict()
         assert torch.equal(torch.get_rng_state(), before)
         return torch.cat([value.float().flatten() for value in state.values()])
 
@@ -172,7 +175,7 @@ def test_weights_depend_on_the_contexts_seed_alone(make_context):
 
 def test_half_precision_maps_are_fused_in_their_precision_and_given_in_float32(make_context, make_inputs):
     _, teacher, _ = make_inputs()
-    method = calibrated(make_context())
+    method = calibrated(make_context(), **LEARNT)
     halved = {name: tap.bfloat16() for name, tap in teacher.taps.items()}
     with torch.autocast("cpu", torch.bfloat16):
         fused = method.knowledge(halved)[FUSED]
@@ -193,7 +196,8 @@ def test_half_precision_maps_are_fused_in_their_precision_and_given_in_float32(m
 
 def test_joint_fusion_learns_by_the_worth_of_its_map_and_never_by_the_distance(make_context, make_inputs):
     student, teacher, batch = make_inputs()
-    method = MFKD(MFKDConfig(calibration="joint", weight=2.0, calibration_temperature=2.0), make_context()).train()
+    options = MFKDConfig(**LEARNT, calibration="joint", weight=2.0, calibration_temperature=2.0)
+    method = MFKD(options, make_context()).train()
     assert method.preparation() is None
     assert (method.needs.logits, method.needs.labels) == (True, True)
     assert method.knowledge(teacher.taps) is teacher.taps
@@ -218,7 +222,7 @@ def test_joint_fusion_learns_by_the_worth_of_its_map_and_never_by_the_distance(m
 
 def test_joint_fusion_without_the_teachers_logits_learns_by_labels(make_context, make_inputs):
     student, teacher, batch = make_inputs()
-    method = MFKD(MFKDConfig(calibration="joint", weight=1.0), make_context(teacher_logits=False))
+    method = MFKD(MFKDConfig(**LEARNT, calibration="joint", weight=1.0), make_context(teacher_logits=False))
     assert not method.needs.logits
     scores = method.teacher_side.classify(method.teacher_side.fusion(list(teacher.taps.values())))
     term = method(student, Knowledge(None, teacher.taps), batch)["mfkd_teacher"]
@@ -226,7 +230,7 @@ def test_joint_fusion_without_the_teachers_logits_learns_by_labels(make_context,
 
 
 def test_joint_and_calibrated_fusion_start_from_the_same_weights(make_context):
-    states = [MFKD(MFKDConfig(calibration=one), make_context()).state_dict() for one in ("before", "joint")]
+    states = [MFKD(MFKDConfig(**LEARNT, calibration=one), make_context()).state_dict() for one in ("before", "joint")]
     assert states[0].keys() - states[1].keys() == {"teacher_side.done"}
     assert all(torch.equal(value, states[0][name]) for name, value in states[1].items())
 
@@ -234,7 +238,7 @@ def test_joint_and_calibrated_fusion_start_from_the_same_weights(make_context):
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"kind": "static"}, "calibration joint has nothing to train in kind static; use another kind"),
+        ({"kind": "static"}, "calibration joint has nothing to train in kind static; use kind=attention"),
         ({"weight": 0}, "calibration joint learns by terms of the method, so weight must be above 0"),
         ({"calibration_epochs": 2}, "calibration_epochs 2 has no meaning for calibration joint, which has no stage"),
         ({"calibration_lr": 0.5}, "calibration_lr 0.5 has no meaning for calibration joint, which has no stage"),
@@ -242,7 +246,7 @@ def test_joint_and_calibrated_fusion_start_from_the_same_weights(make_context):
 )
 def test_what_joint_fusion_cannot_use_is_refused(options, text):
     with pytest.raises(ValidationError, match=text):
-        MFKDConfig(calibration="joint", **options)
+        MFKDConfig(calibration="joint", **{**LEARNT, **options})
 
 
 def test_refusals(make_context, make_inputs):
@@ -260,8 +264,10 @@ def test_refusals(make_context, make_inputs):
     [
         ({"student_taps": ("front", "front")}, r"student_taps must differ, got \['front', 'front'\]"),
         ({"teacher_taps": ()}, "at least 1 item"),
-        ({"kind": "static", "channels": 64}, "channels 64 has no meaning for kind static"),
-        ({"kind": "static", "head_weight": 1}, "head_weight 1 needs a calibrated head, and kind static has none"),
+        ({"channels": 64}, "channels 64 has no meaning for kind static, .* own; leave it out or use kind=attention"),
+        ({"head_weight": 1}, "head_weight 1 needs a calibrated head, and kind static has none; use kind=attention"),
+        ({"calibration_lr": 0.2}, "calibration_lr 0.2 has no meaning for kind static, in which nothing is tra"),
+        ({"calibration_temperature": 2}, "calibration_temperature 2 has no meaning for kind static, in which nothing"),
         ({"calibration_epochs": 0}, "greater than or equal to 1"),
     ],
 )

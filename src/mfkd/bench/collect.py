@@ -38,7 +38,7 @@ class Entry:
     @property
     def told(self) -> str:
         """For a message."""
-        return f"{self.path} ({self.name}, seed {self.record.seed})"
+        return f"{self.path} ({cut(self.name)}, seed {self.record.seed})"
 
 
 @dataclass
@@ -224,7 +224,7 @@ def _unique(entries: Iterable[Entry]) -> list[Entry]:
         mine, theirs = entry.record.metrics["top1"], other.record.metrics["top1"]
         if mine != theirs:
             raise ConfigError(
-                f"{entry.name}, seed {entry.record.seed}, was trained twice: {theirs:.2f}% in {other.path} and "
+                f"{cut(entry.name)}, seed {entry.record.seed}, was trained twice: {theirs:.2f}% in {other.path} and "
                 f"{mine:.2f}% in {entry.path}; give only one of them."
             )
     return list(found.values())

@@ -62,12 +62,13 @@ class MFKDConfig(MethodConfig):
     teacher_taps: TapNames = Field(
         ("front", "middle", "bottom"), description="teacher maps that are fused, front first"
     )
-    kind: Literal["attention", "concat", "topdown", "static"] = Field("attention", description="how maps are fused")
+    kind: Literal["static", "attention", "concat", "topdown"] = Field("static", description="how maps are fused")
     size: tuple[Side, Side] | None = Field(
         None, description="height, width of the fused map; null: the teacher's last tap"
     )
     channels: Side | None = Field(
-        None, description="channels of the fused map; null: 64 if the teacher's last tap has at most 64, else 128"
+        None,
+        description="channels of a fused map that learns; null: 64 if the teacher's last tap has at most 64, else 128",
     )
     distance: Literal["cosine", "mse", "smooth_l1"] = Field("cosine", description="gap between the fused maps")
     calibration: Literal["before", "joint"] = Field(
@@ -92,17 +93,30 @@ class MFKDConfig(MethodConfig):
             if len(set(taps)) != len(taps):
                 raise ValueError(f"{name} must differ, got {list(taps)}")
         if self.kind == "static" and self.channels is not None:
-            raise ValueError(f"channels {self.channels} has no meaning for kind static, which keeps the teacher's own")
+            raise ValueError(
+                f"channels {self.channels} has no meaning for kind static, which keeps the teacher's own; "
+                "leave it out or use kind=attention"
+            )
         if self.kind == "static" and self.head_weight > 0:
-            raise ValueError(f"head_weight {self.head_weight:g} needs a calibrated head, and kind static has none")
+            raise ValueError(
+                f"head_weight {self.head_weight:g} needs a calibrated head, and kind static has none; "
+                "use kind=attention"
+            )
         if self.calibration == "joint":
             if self.kind == "static":
-                raise ValueError("calibration joint has nothing to train in kind static; use another kind")
+                raise ValueError("calibration joint has nothing to train in kind static; use kind=attention")
             if self.weight == 0:
                 raise ValueError("calibration joint learns by terms of the method, so weight must be above 0")
             for name in ("calibration_epochs", "calibration_lr"):
                 if (value := getattr(self, name)) != type(self).model_fields[name].default:
                     raise ValueError(f"{name} {value:g} has no meaning for calibration joint, which has no stage")
+        elif self.kind == "static":
+            for name in ("calibration_lr", "calibration_temperature"):
+                if (value := getattr(self, name)) != type(self).model_fields[name].default:
+                    raise ValueError(
+                        f"{name} {value:g} has no meaning for kind static, in which nothing is trained; "
+                        "leave it out or use kind=attention"
+                    )
         return self
 
 
@@ -125,6 +139,10 @@ def every_teacher(taps: Sequence[str], teachers: int) -> tuple[str, ...]:
 
 class MFKD(Method):
     """Fusion of several maps on both sides; the teacher's fusion is calibrated once, then frozen.
+
+    With `kind: static`, the default, the teacher's fusion has no parameters: it gathers the mean and deviation of
+    every channel and concatenates what it has standardised by them. The student's side is one 1x1 convolution, so
+    that its own maps have to hold what is asked of them. The other kinds learn, on both sides alike.
 
     Terms: `mfkd`, and with `head_weight` above 0 `mfkd_head`, already times `head_weight`: in the
     objective the head's cross-entropy has the factor weight * head_weight.
