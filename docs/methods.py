@@ -27,7 +27,7 @@ methods NAME` what is said of one.
   *maps* of the networks' stages; *vector*, what the classifier gets; *logits* of a teacher with the student's classes;
   *labels* of the batch; *index*, the rows of its images; *all labels* of the training set; *stage before training*, in
   which a part beside the teacher, or the student's own layers, are trained.
-- Any methods can be combined with any others: `method: {mfkd: {weight: 4}, dkd: {beta: 8}}`. The key `ce` sets the
+- Any methods can be combined with any others: `method: {mfkd: {weight: 16}, dkd: {beta: 8}}`. The key `ce` sets the
   weight of the cross-entropy, 1 unless said otherwise.
 - Every method on logits has `logit_std`, the standardisation of Sun, Ren, Li, Wang and Cao, CVPR 2024
   ([2403.01427](https://arxiv.org/abs/2403.01427)).

@@ -155,7 +155,7 @@ def test_prepare_takes_every_form_of_loader(form):
 
 
 def test_an_iterator_cannot_be_walked_twice():
-    distiller = Distiller(*pair(), {"mfkd": {"calibration_epochs": 2}}, input_shape=SHAPE)
+    distiller = Distiller(*pair(), {"mfkd": {"kind": "attention", "calibration_epochs": 2}}, input_shape=SHAPE)
     with pytest.raises(ConfigError) as caught:
         distiller.prepare(item for item in loader())
     assert str(caught.value) == (

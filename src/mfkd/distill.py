@@ -49,7 +49,7 @@ class Distiller(nn.Module):
             `state_dict` or `parameters`, but moves with `.to`.
         student: any classifier that returns logits (B, K).
         method: a preset ("mfkd": fusion with its logit partner; "kd"; "none"), a mapping of methods
-            with options such as {"mfkd": {"weight": 4.0}, "kd": {}}, or a `Method` object.
+            with options such as {"mfkd": {"weight": 16.0}, "kd": {}}, or a `Method` object.
         input_shape: (C, H, W) of one image.
         num_samples: upper bound of the sample index + 1, for methods that remember samples.
         labels: (num_samples,) training labels, for methods that need them all.

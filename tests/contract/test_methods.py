@@ -17,9 +17,9 @@ from mfkd.types import Batch
 SHAPE, CLASSES, ROWS = (3, 16, 16), 5, 6
 CASES = [
     *({name: {}} for name in METHODS),
-    *({"mfkd": {"kind": kind}} for kind in ("concat", "topdown", "static")),
-    {"mfkd": {"head_weight": 0.5, "distance": "mse"}},
-    {"mfkd": {"calibration": "joint"}},
+    *({"mfkd": {"kind": kind}} for kind in ("attention", "concat", "topdown")),
+    {"mfkd": {"kind": "attention", "head_weight": 0.5, "distance": "mse"}},
+    {"mfkd": {"kind": "attention", "calibration": "joint"}},
     {name: {} for name in METHODS},
 ]
 ONLY_PREPARATION = {"ab", "fsp"}  # they train the student's backbone in a stage before, and add no term later

@@ -38,7 +38,7 @@ TINY = (
 )  # fmt: skip
 RECIPES = {
     "cache": (
-        "method={mfkd: {calibration_epochs: 1}, kd: {}}", "cache.views=1", "train.ema=0.9", "train.accumulate=2",
+        "method={mfkd: {kind: attention}, kd: {}}", "cache.views=1", "train.ema=0.9", "train.accumulate=2",
         "checkpoint.every_steps=2",
     ),
     "live": (

@@ -33,7 +33,7 @@ WORDS = (
     "data.name=digits", "data.fraction=0.03", "teacher.model=resnet8", "student.model=resnet8", "train.epochs=2",
     "train.batch_size=16", "train.schedule=cosine", "log.trackers=[]", "train.compile=false", "train.ema=0.9",
     "checkpoint.every_steps=1", "checkpoint.keep=4", "teacher.train.epochs=1", "cache.views=1",
-    "method={mfkd: {calibration_epochs: 1}}",
+    "method={mfkd: {kind: attention}}",
 )  # fmt: skip
 
 

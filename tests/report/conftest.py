@@ -14,6 +14,7 @@ from mfkd.plan import open_plan
 from mfkd.report.write import write_report
 from mfkd.train import cost
 
+LEARNT = "method={mfkd: {kind: attention}, kd: {}}"  # whose weights of the levels can be shown
 CLASSES = ("<script>alert(1)<", "$x_{1}$ & \"quoted\" 'too'", "漢字")
 WORDS = ["train.epochs=2", "train.batch_size=16", "teacher.train.epochs=2", "log.trackers=[]"]
 
@@ -43,7 +44,7 @@ def made(tmp_path_factory, pictures):
     folder = tmp_path_factory.mktemp("run") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cost, "SECONDS", 0.0)
-        words = [*WORDS, f"data.name=folder:{pictures}", f"out={folder}", "seeds=[0,1]"]
+        words = [*WORDS, f"data.name=folder:{pictures}", f"out={folder}", "seeds=[0,1]", LEARNT]
         run(open_plan(load_config("digits", words)), silent)
     return folder
 

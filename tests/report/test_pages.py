@@ -107,7 +107,7 @@ def test_run_tells_what_was_asked_and_gained(run_page):
         "Settings and environment",
     ):
         assert title in page.text["h2"]
-    assert "by the method mfkd (weights: ce 1, mfkd 4, kd 1)." in page.text["p"]
+    assert "by the method mfkd+kd (mfkd.kind=attention)." in page.text["p"]
     alts = [image["alt"] for image in page.all("img")]
     for side in ("teacher", "student"):
         for level in ("front", "middle", "bottom", "fused"):

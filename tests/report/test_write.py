@@ -6,10 +6,15 @@ import sys
 
 import pytest
 
+from mfkd.config import load_config
 from mfkd.errors import ConfigError, MfkdError
+from mfkd.pipeline import run as whole
+from mfkd.plan import open_plan
 from mfkd.report.figures import canvas
 from mfkd.report.folder import read_run
 from mfkd.report.write import page_of, write_report
+from mfkd.train import cost
+from report.conftest import WORDS
 
 
 def sections(page):
@@ -118,6 +123,20 @@ def test_fused_map_of_the_student_needs_a_checkpoint(run):
     shown = [picture.name for picture in page.pictures]
     assert "levels-teacher" in shown
     assert "levels-student" not in shown
+
+
+def test_fusion_without_parameters_shows_its_maps_and_no_weights(tmp_path, pictures, monkeypatch):
+    monkeypatch.setattr(cost, "SECONDS", 0.0)
+    monkeypatch.setattr(canvas, "_svg", lambda paint, theme, size: b"<svg/>")
+    whole(
+        open_plan(load_config("digits", [*WORDS, f"data.name=folder:{pictures}", f"out={tmp_path}", "seeds=[0]"])), str
+    )
+    page = page_of(tmp_path, str)
+    assert "by the method mfkd (weights: ce 1, mfkd 64, kd 1)." in str(page)
+    assert not any("weights are those" in text or "left out" in text for text in texts(page))
+    assert not any(picture.name.startswith("levels") for picture in page.pictures)
+    shown = [block for section in page.sections for block in section.blocks if section.title == "What the fusion sees"]
+    assert str(shown).count("fused") >= 2  # of both sides
 
 
 def test_fused_map_of_the_teacher_needs_its_calibration(run):

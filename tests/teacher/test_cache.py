@@ -21,6 +21,7 @@ from mfkd.teacher.store import Store
 from mfkd.teacher.writing import Writer, alone, begin, finish
 from mfkd.types import Batch, Needs
 
+LEARNT = "method={mfkd: {kind: attention}, kd: {}}"  # its fused map depends on everything
 VIEWS = 2
 RECIPE = (
     "data.name=digits", "data.fraction=0.1", "teacher.model=resnet8", "student.model=resnet8", "cache.views=2",
@@ -75,7 +76,7 @@ class Made:
 
 @pytest.fixture(scope="module")
 def made():
-    return Made("method=mfkd")
+    return Made(LEARNT)
 
 
 @pytest.fixture(scope="module")
@@ -162,14 +163,17 @@ def test_a_method_that_cannot_be_cached_says_so():
         ({"overrides": ["augment.crop_padding=2"]}, "augment.crop_padding"),
         ({"overrides": ["cache.dtype=bfloat16"]}, "storage"),
         ({"overrides": ["train.precision=bf16"]}, "compute"),
-        ({"overrides": ["method={mfkd: {teacher_taps: [middle, bottom]}, kd: {}}"]}, "tensors.mfkd/fused.taps"),
-        ({"overrides": ["method={mfkd: {channels: 8}, kd: {}}"]}, "tensors.mfkd/fused.shape"),
+        (
+            {"overrides": [LEARNT.replace("attention", "attention, teacher_taps: [middle, bottom]")]},
+            "tensors.mfkd/fused.taps",
+        ),
+        ({"overrides": [LEARNT.replace("attention", "attention, channels: 8")]}, "tensors.mfkd/fused.shape"),
     ],
 )
 def test_the_fingerprint_covers_what_the_knowledge_depends_on(cached, changes, differing):
-    overrides = changes.pop("overrides", ["method=mfkd"])
+    overrides = changes.pop("overrides", [LEARNT])
     if not any(word.startswith("method") for word in overrides):
-        overrides = [*overrides, "method=mfkd"]
+        overrides = [*overrides, LEARNT]
     other = Made(*overrides, **changes)
     with pytest.raises(CacheError) as caught:
         Store(cached.store.folder, other.manifest.fields)
@@ -178,8 +182,8 @@ def test_the_fingerprint_covers_what_the_knowledge_depends_on(cached, changes, d
 
 def test_the_fingerprint_leaves_out_what_the_knowledge_does_not_depend_on(cached):
     words = (
-        "method={mfkd: {weight: 9, distance: mse, student_taps: [bottom]}, kd: {temperature: 2}}", "train.lr=0.3",
-        "cache.folder=elsewhere", "data.workers=1", "seeds=[4]", "student.model=resnet14",
+        "method={mfkd: {kind: attention, weight: 9, distance: mse, student_taps: [bottom]}, kd: {temperature: 2}}",
+        "train.lr=0.3", "cache.folder=elsewhere", "data.workers=1", "seeds=[4]", "student.model=resnet14",
     )  # fmt: skip
     assert Made(*words, seed=4).manifest.hash == cached.store.manifest.hash
     assert Store(cached.store.folder, Made("method=kd").manifest.fields)

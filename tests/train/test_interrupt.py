@@ -7,7 +7,7 @@ from mfkd.train import loop
 from mfkd.train.interrupt import CODES, Interrupt, Interrupted, stop_at_once
 from mfkd.train.progress import Display
 
-MFKD = {"mfkd": {"calibration_epochs": 2}, "kd": {"warmup": 0.5}}
+MFKD = {"mfkd": {"kind": "attention", "calibration_epochs": 2}, "kd": {"warmup": 0.5}}
 VARIANTS = {
     "plain": ("none", {}, {}),
     "mfkd": (MFKD, {"clip": 1.0}, {}),

@@ -96,7 +96,9 @@ def calibrated(monkeypatch):
     return found
 
 
-@pytest.mark.parametrize("method", ["method=mfkd", "method={mfkd: {distance: mse, head_weight: 0.5}, kd: {}}"])
+@pytest.mark.parametrize(
+    "method", ["method=mfkd", "method={mfkd: {kind: attention, distance: mse, head_weight: 0.5}, kd: {}}"]
+)
 def test_cached_and_live_training_have_the_same_losses_step_by_step(do, method):
     live, half, full, fewer = (
         losses(*do(name, *words, method, train=False)[:2])

@@ -22,7 +22,7 @@ from mfkd.functional.kl import soft_target_loss
 from mfkd.functional.precision import autocast_of, full, full_taps, no_autocast
 from mfkd.methods.base import Context, Method, MethodConfig, Preparation
 from mfkd.methods.lookup import map_shapes
-from mfkd.nn.adapt import Regressor
+from mfkd.nn.adapt import answering
 from mfkd.nn.calibrate import CalibratedFusion, HeadedFusion
 from mfkd.nn.fuse import Fusion
 from mfkd.types import Batch, Knowledge, Needs, Outputs, Taps
@@ -55,7 +55,7 @@ TapNames = Annotated[tuple[str, ...], Field(min_length=1)]
 class MFKDConfig(MethodConfig):
     """Options of `mfkd`; the defaults are ours, the paper's abstract gives none."""
 
-    weight: float = Field(4.0, ge=0, allow_inf_nan=False, description="factor of the fusion term")
+    weight: float = Field(64.0, ge=0, allow_inf_nan=False, description="factor of the fusion term")
     student_taps: TapNames = Field(
         ("front", "middle", "bottom"), description="student maps that are fused, front first"
     )
@@ -141,8 +141,9 @@ class MFKD(Method):
     """Fusion of several maps on both sides; the teacher's fusion is calibrated once, then frozen.
 
     With `kind: static`, the default, the teacher's fusion has no parameters: it gathers the mean and deviation of
-    every channel and concatenates what it has standardised by them. The student's side is one 1x1 convolution, so
-    that its own maps have to hold what is asked of them. The other kinds learn, on both sides alike.
+    every channel and concatenates what it has standardised by them. On the student's side each level has a 1x1
+    convolution of its own, so that every level has to hold what the teacher's holds. The other kinds learn, on both
+    sides alike.
 
     Terms: `mfkd`, and with `head_weight` above 0 `mfkd_head`, already times `head_weight`: in the
     objective the head's cross-entropy has the factor weight * head_weight.
@@ -182,7 +183,7 @@ class MFKD(Method):
             self.teacher_side = build(teacher, channels, size, config.kind, context.num_classes)
             channels = self.teacher_side.fusion.channels
             self.student_side = (
-                Regressor(student, channels, size)
+                answering(student, teacher, size)
                 if config.kind == "static"
                 else Fusion(student, channels, size, config.kind)
             )

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from mfkd.errors import ShapeError
-from mfkd.nn.align import Size, check_channels, enlarge, normalise, shrink
+from mfkd.nn.align import Align, Size, check_channels, enlarge, normalise, shrink
 
 
 class Regressor(nn.Module):
@@ -33,3 +33,41 @@ class Regressor(nn.Module):
             check_channels("Regressor", level, width)
         resized = [enlarge(shrink(level, self.size), self.size) for level in maps]
         return normalise(self.norm, self.conv(torch.cat(resized, dim=1)))
+
+
+class Levels(nn.Module):
+    """Maps of several levels, each through a 1x1 convolution and BatchNorm of its own, concatenated.
+
+    Args:
+        shapes: (C_i, H_i, W_i) of each level.
+        widths: channels that each level is brought to; their sum is C of the result.
+        size: (h, w) of the result.
+    """
+
+    def __init__(self, shapes: Sequence[tuple[int, int, int]], widths: Sequence[int], size: Size) -> None:
+        super().__init__()
+        self.levels = nn.ModuleList(Align(shape[0], width, size) for shape, width in zip(shapes, widths, strict=True))
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """One (B, C_i, H_i, W_i) a level to (B, C, h, w)."""
+        if len(maps) != len(self.levels):
+            raise ShapeError(f"Levels was built for {len(self.levels)} levels, got {len(maps)} maps.")
+        return torch.cat([level(tap) for level, tap in zip(self.levels, maps, strict=True)], dim=1)
+
+
+def answering(
+    student: Sequence[tuple[int, int, int]], teacher: Sequence[tuple[int, int, int]], size: Size
+) -> Levels | Regressor:
+    """The student's side of a teacher's levels that are concatenated: each level answers its own.
+
+    Args:
+        student: (C_i, H_i, W_i) of each student level, front first.
+        teacher: likewise; with n times as many, as of n teachers, a student's level answers n in a row. With any other
+            number all levels together answer all.
+        size: (h, w) of the result, whose channels are those of all the teacher's levels.
+    """
+    channels = [shape[0] for shape in teacher]
+    each, left = divmod(len(teacher), len(student))
+    if left or not each:
+        return Regressor(student, sum(channels), size)
+    return Levels(student, [sum(channels[i : i + each]) for i in range(0, len(channels), each)], size)
