@@ -144,8 +144,8 @@ def _soak(record: dict[str, Any]) -> str:
             "",
             f"Memory changes by {1000 * memory['slope']:+.1f} kB a round (99% interval {low:+.1f} to {high:+.1f}; "
             f"rounds scatter by {memory['spread']:.1f} MB around that line). **{verdict}.** A leaked student would "
-            "be 310 kB. Torch keeps 0.3 MB of an ONNX export in a process, for which reason the export has a process of "
-            "its own here.",
+            "be 310 kB. Torch keeps 0.3 MB of an ONNX export in a process, for which reason the export has a process "
+            "of its own here.",
             _under(record),
         ]
     )
