@@ -29,7 +29,8 @@ from mfkd.plan import Plan
 from mfkd.profile import profile
 from mfkd.records import environment
 from mfkd.teachers import obtain_teacher
-from mfkd.train.memory import process_peak
+from mfkd.train.memory import begin
+from mfkd.train.memory import peak as memory_peak
 from mfkd.train.shared import Shared
 
 PARTS = {
@@ -129,31 +130,58 @@ def one(args: argparse.Namespace, pair: str, batch: int, *, parts: bool) -> dict
     found["profile"] = profile(cached_plan, args.steps * args.rounds)
     if args.memory:
         peaks = {name: _peak(args, pair, batch, name) for name in ("plain", "cached")}
-        found["peak_mb"] = {name: peak / 1e6 for name, peak in peaks.items()}
-        found["memory"] = peaks["cached"] / peaks["plain"]
+        found["peak_mb"] = {name: one["peak"] / 1e6 for name, one in peaks.items()}
+        found["mapped_mb"] = peaks["cached"]["mapped"] / 1e6
+        found["memory"] = (peaks["cached"]["peak"] - peaks["cached"]["mapped"]) / peaks["plain"]["peak"]
     return found
 
 
-def _peak(args: argparse.Namespace, pair: str, batch: int, kind: str) -> int:
-    """Bytes that a process of its own holds at most in a few updates."""
+def _peak(args: argparse.Namespace, pair: str, batch: int, kind: str) -> dict[str, int]:
+    """What `peak` finds in a process of its own."""
     words = [sys.executable, __file__, "--peak", kind, "--pairs", pair, "--batches", str(batch)]
     for name in ("folder", "data", "images", "fraction", "views", "seen", "threads"):
         words += [f"--{name}", str(getattr(args, name))]
-    return int(subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()[-1])
+    found: dict[str, int] = json.loads(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
+    return found
 
 
-def peak(args: argparse.Namespace) -> int:
-    """What `_peak` starts."""
+def peak(args: argparse.Namespace) -> dict[str, int]:
+    """Bytes that are held at most in a few updates, as `mfkd run` counts them: after the knowledge was built.
+
+    Returns:
+        `peak`, and how much of it is `mapped`: pages of the cache's files, which all processes have in common and the
+        system takes back when it wants.
+    """
     (pair,), (batch,) = args.pairs, args.batches
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if args.peak == "plain":
+        begin(device)
         fit = ours(plan_of(args, pair, batch), None)
     else:
         plan = plan_of(args, pair, batch, views=args.views)
-        fit = ours(plan, share_knowledge(plan, obtain_teacher(plan), lambda _: None, always=True))
+        teacher = obtain_teacher(plan)
+        shared = share_knowledge(plan, teacher, lambda _: None, always=True)
+        begin(device)
+        fit = ours(plan, shared, teacher=teacher)
     train = updates(fit)
     for _ in range(10):
         train.step()
-    return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else process_peak()
+    return {"peak": memory_peak(device), "mapped": mapped(Path(args.folder)) if device.type == "cpu" else 0}
+
+
+def mapped(folder: Path) -> int:
+    """Bytes of files in a folder that this process has mapped and holds; 0 where the system does not tell."""
+    maps = Path("/proc/self/smaps")
+    if not maps.exists():
+        return 0
+    found, inside = 0, False
+    for line in maps.read_text().splitlines():
+        head = line.split(maxsplit=5)
+        if "-" in head[0]:
+            inside = len(head) == 6 and Path(head[5]).is_relative_to(folder.resolve())
+        elif inside and head[0] == "Rss:":
+            found += 1024 * int(head[1])
+    return found
 
 
 def main() -> None:
@@ -185,7 +213,7 @@ def main() -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
     if args.peak:
-        print(peak(args))
+        print(json.dumps(peak(args)))
         return
     with tempfile.TemporaryDirectory() as folder:
         args.folder = args.folder or folder

@@ -18,6 +18,7 @@ from mfkd.models.weights import save_weights
 from mfkd.pipeline import build_student
 from mfkd.plan import Plan, open_plan
 from mfkd.profile import begin, endless
+from mfkd.teacher import FrozenTeacher
 from mfkd.teachers import obtain_teacher
 from mfkd.train.loop import Fit
 from mfkd.train.shared import Shared
@@ -72,11 +73,11 @@ def plan_of(args: argparse.Namespace, pair: str, batch: int, views: int | None =
     return Plan(config.model_copy(update={"augment": augment}), data)
 
 
-def ours(plan: Plan, shared: Shared | None, *, fold: bool = True) -> Fit:
+def ours(plan: Plan, shared: Shared | None, *, fold: bool = True, teacher: FrozenTeacher | None = None) -> Fit:
     """Our own training: plain without `shared`, else distilled with what was prepared, live or cached."""
     if shared is None:
         return begin(plan, "alone", build_student(plan, "alone", 0, None))
-    distiller = shared.give(build_student(plan, "distilled", 0, obtain_teacher(plan)))
+    distiller = shared.give(build_student(plan, "distilled", 0, teacher or obtain_teacher(plan)))
     with nullcontext() if fold else patch("mfkd.teacher.quick.fold", lambda *_: None):
         return begin(plan, "distilled", distiller)
 

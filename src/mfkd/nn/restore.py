@@ -17,7 +17,17 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -
     for group in optimizer.param_groups:
         if missing := options - group.keys():
             raise ValueError(f"the optimizer's state lacks {', '.join(sorted(missing))}")
+    kept = {name for values in optimizer.state.values() for name in values}
     for parameter, values in optimizer.state.items():
         for name, value in values.items():
-            if isinstance(value, torch.Tensor) and value.ndim and value.shape != parameter.shape:
+            if not isinstance(value, torch.Tensor):
+                raise ValueError(f"{name} of an optimiser is {type(value).__name__}, not a tensor")
+            if value.ndim and value.shape != parameter.shape:
                 raise ValueError(f"{name} of shape {tuple(value.shape)} for weights of {tuple(parameter.shape)}")
+        if values and (missing := kept - values.keys()):
+            raise ValueError(f"an optimiser's state of some weights lacks {', '.join(sorted(map(str, missing)))}")
+    if isinstance(optimizer, torch.optim.SGD) and kept:
+        # Weights that had no gradient yet have no momentum: 0, which torch cannot tell from None for some of many.
+        for parameter in (one for group in optimizer.param_groups for one in group["params"]):
+            if not optimizer.state.get(parameter):
+                optimizer.state[parameter] = {"momentum_buffer": torch.zeros_like(parameter)}
