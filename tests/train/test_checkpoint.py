@@ -112,9 +112,10 @@ def test_a_damaged_checkpoint_is_refused(lab):
     torch.save({"version": 99}, job.checkpoint)
     with pytest.raises(CheckpointError, match="is of version 99, expected 1; delete"):
         lab.train(job)
-    torch.save([1], job.checkpoint)
-    with pytest.raises(CheckpointError, match="is of version 'list', expected 1; delete"):
-        lab.train(job)
+    for content, told in (([1], "'list'"), ({"version": torch.ones(2)}, "Tensor"), ({"version": "a\nb"}, r"'a\\nb'")):
+        torch.save(content, job.checkpoint)
+        with pytest.raises(CheckpointError, match=f"is of version {told}, expected 1; delete"):
+            lab.train(job)
 
 
 class Hostile:

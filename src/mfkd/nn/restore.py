@@ -12,11 +12,16 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -
         ValueError: state of another optimiser, or of weights of other shapes.
         KeyError: no such state at all.
     """
-    options = optimizer.param_groups[0].keys()
+    options = [dict(group) for group in optimizer.param_groups]
     optimizer.load_state_dict(state)
-    for group in optimizer.param_groups:
-        if missing := options - group.keys():
+    for group, own in zip(optimizer.param_groups, options, strict=True):
+        if missing := own.keys() - group.keys():
             raise ValueError(f"the optimizer's state lacks {', '.join(sorted(missing))}")
+        for name, value in own.items():
+            if type(group[name]) is not type(value):
+                raise ValueError(
+                    f"{name} of an optimiser is {type(group[name]).__name__}, expected {type(value).__name__}"
+                )
     kept = {name for values in optimizer.state.values() for name in values}
     for parameter, values in optimizer.state.items():
         for name, value in values.items():

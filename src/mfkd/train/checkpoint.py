@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from mfkd.errors import CheckpointError
+from mfkd.errors import CheckpointError, brief
 from mfkd.files import write_atomic
 from mfkd.validation import reason
 
@@ -88,16 +88,17 @@ def load_checkpoint(path: Path) -> dict[str, Any] | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickles of other kinds, which are refused
-            state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+            state: Any = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a damaged archive
         if code := re.search(r"GLOBAL ([\w.]+)", str(error)):
             raise CheckpointError(
                 f"checkpoint {path} would run code ({code[1]}) and was not loaded; {advice}"
             ) from error
         raise CheckpointError(f"checkpoint {path} cannot be read ({type(error).__name__}); {advice}") from error
-    if not isinstance(state, dict) or state.get("version") != VERSION:
-        found = state.get("version") if isinstance(state, dict) else type(state).__name__
-        raise CheckpointError(f"checkpoint {path} is of version {found!r}, expected {VERSION}; {advice}")
+    version = state.get("version") if isinstance(state, dict) else type(state).__name__
+    if not isinstance(state, dict) or not isinstance(version, int) or version != VERSION:
+        found = brief(version) if isinstance(version, int | str | None) else type(version).__name__
+        raise CheckpointError(f"checkpoint {path} is of version {found}, expected {VERSION}; {advice}")
     return state
 
 
