@@ -53,6 +53,7 @@ def test_goes_on_bit_for_bit(kind, used):
         ),
         (sgd, lambda state: state["state"][1].update(momentum_buffer=None), "is NoneType, not a tensor"),
         (sgd, lambda state: state["state"][0].update(momentum_buffer=torch.ones(3)), r"of shape \(3,\) for weights"),
+        (sgd, lambda state: state["state"][0].update(momentum_buffer=torch.ones(())), r"of shape \(\) for weights"),
         (adamw, lambda state: state["state"][2].pop("exp_avg_sq"), "state of some weights lacks exp_avg_sq"),
         (
             sgd,
@@ -69,6 +70,19 @@ def test_what_the_next_update_could_not_use_is_refused(kind, change, text):
     change(state)
     with pytest.raises(ValueError, match=text):
         restore_optimizer(made(kind)[1], state)
+
+
+def test_values_are_laid_out_like_the_weights():
+    _, optimizer, step = made(sgd)
+    step()
+    state = copy.deepcopy(optimizer.state_dict())
+    state["state"][0]["momentum_buffer"] = torch.ones(1, 1).expand(2, 2)  # one number in memory
+    other, restored, go_on = made(sgd)
+    restore_optimizer(restored, state)
+    buffer = restored.state[other[0].weight]["momentum_buffer"]
+    assert buffer.stride() == other[0].weight.stride()
+    go_on()
+    torch.testing.assert_close(buffer, 0.9 + other[0].weight.grad)
 
 
 def test_weights_without_momentum_beside_some_with_it_begin_at_none():

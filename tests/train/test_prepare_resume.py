@@ -15,7 +15,7 @@ from mfkd.train.interrupt import Interrupted
 from mfkd.train.progress import Display
 from mfkd.train.shared import PREPARED, share
 
-MFKD = {"mfkd": {"kind": "attention", "calibration_epochs": 2}, "kd": {}}
+MFKD = {"mfkd": {"kind": "attention", "weight": 4.0, "calibration_epochs": 2}, "kd": {}}
 FT = {"ft": {"initial_share": 0.5}}
 AB = {"ab": {"initial_share": 0.5}, "kd": {}}
 STAGES = {  # with 6 updates an epoch: method, options of the training, augmentation, updates of each stage

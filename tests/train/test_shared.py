@@ -96,10 +96,9 @@ def calibrated(monkeypatch):
     return found
 
 
-@pytest.mark.parametrize(
-    "method", ["method=mfkd", "method={mfkd: {kind: attention, distance: mse, head_weight: 0.5}, kd: {}}"]
-)
-def test_cached_and_live_training_have_the_same_losses_step_by_step(do, method):
+@pytest.mark.parametrize("options", ["weight: 4", "weight: 4, kind: attention, distance: mse, head_weight: 0.5"])
+def test_cached_and_live_training_have_the_same_losses_step_by_step(do, options):
+    method = f"method={{mfkd: {{{options}}}, kd: {{}}}}"
     live, half, full, fewer = (
         losses(*do(name, *words, method, train=False)[:2])
         for name, *words in (
@@ -112,7 +111,7 @@ def test_cached_and_live_training_have_the_same_losses_step_by_step(do, method):
     assert half == pytest.approx(live, rel=1e-3)
     assert full == pytest.approx(live, rel=1e-4)
     assert half != pytest.approx(live, rel=1e-6)  # the knowledge was rounded on its way over the disk
-    assert live[19] < 0.8 * live[0]
+    assert live[19] < 0.9 * live[0]
     assert fewer[:8] == pytest.approx(live[:8], rel=1e-4)  # the first epoch has 8 steps and view 0 in any case
     assert fewer[8:] != pytest.approx(live[8:], rel=1e-3)
 
@@ -147,7 +146,8 @@ def test_all_seeds_share_one_calibration_live_or_cached(do, calibrated, tmp_path
 
 
 def test_the_calibration_belongs_to_the_teachers_seed(do):
-    states = [do(f"run-{n}", f"teacher.seed={seed}", train=False)[1].state for n, seed in enumerate((0, 0, 1))]
+    words = ("method={mfkd: {kind: attention}, kd: {}}",)
+    states = [do(f"run-{n}", f"teacher.seed={seed}", *words, train=False)[1].state for n, seed in enumerate((0, 0, 1))]
     name = next(name for name in states[0] if name.endswith("weight"))
     assert torch.equal(states[0][name], states[1][name])
     assert not torch.equal(states[0][name], states[2][name])
@@ -236,10 +236,10 @@ def test_interrupted_building_goes_on_to_the_same_bytes(do, tmp_path, monkeypatc
 def test_building_tells_size_and_time_first_and_leaves_where_it_is(do, tmp_path):
     plan, made, (line,), _ = do("run", "cache.views=2", train=False)
     images = len(plan.data.train)
-    size = 2 * 2 * images * (64 * 2 * 2 + 10)
+    size = 2 * 2 * images * ((16 + 32 + 64) * 2 * 2 + 10)
     assert made.store.manifest.total == size
     assert line.startswith(
-        f"Knowledge cache: 2 views of {images} images, mfkd/fused 0.3 MB, teacher/logits 0.0 MB; 0.3"
+        f"Knowledge cache: 2 views of {images} images, mfkd/fused 0.5 MB, teacher/logits 0.0 MB; 0.5"
     )
     assert line.endswith(f" s, in {made.store.folder}")
     assert known_place(plan.config) == made.store.folder
