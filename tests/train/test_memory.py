@@ -36,7 +36,7 @@ def test_without_a_new_count_the_peak_is_that_of_the_process():
     begun, grown, kept = fresh(
         "memory.MARKS = Path('none/none'); begun = memory.begin(cpu); low = memory.peak(cpu)\n"
         "held = torch.ones(150_000_000); high = memory.peak(cpu); del held\n"
-        "memory.begin(cpu); print(int(begun), high - low, int(memory.peak(cpu) >= high))"
+        "memory.begin(cpu); print(int(begun), high - low, int(memory.peak(cpu) > high - 5e6))"
     )
     assert not begun
     assert 0.7 * 600e6 < grown < 1.1 * 600e6
