@@ -22,7 +22,7 @@ from statistics import median
 from typing import Any
 
 import torch
-from trainings import Training, Workers, ours, plan_of, reference, teacher_alone, updates, with_workers
+from trainings import Training, Workers, ours, plan_of, reference, teacher_alone, updates, usual_heap, with_workers
 
 from mfkd.pipeline import share_knowledge
 from mfkd.plan import Plan
@@ -39,6 +39,7 @@ PARTS = {
     "compile": {"compile": False},
     "folding": {},
     "input": {},
+    "memory": {},
 }
 """What is switched off, and how; without options it is done to the training once it stands."""
 
@@ -101,7 +102,8 @@ def one(args: argparse.Namespace, pair: str, batch: int, *, parts: bool) -> dict
         for name, options in PARTS.items():
             changed = ours(plan_of(args, pair, batch, **options), prepared, fold=name != "folding")
             fits[name] = changed
-            trainings[f"without {name}"] = with_workers(changed, workers) if name == "input" else updates(changed)
+            training = with_workers(changed, workers) if name == "input" else updates(changed)
+            trainings[f"without {name}"] = usual_heap(training) if name == "memory" else training
     rounds = measure(trainings, batch, args.rounds, args.steps, args.warm)
     ratios = {name: spread([ratio(row) for row in rounds]) for name, ratio in RATIOS.items()}
     taken = {name: spread([1 / row[name] for row in rounds]) for name in trainings}

@@ -1,6 +1,7 @@
 """The trainings that `throughput.py` compares."""
 
 import argparse
+import ctypes
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -20,12 +21,15 @@ from mfkd.plan import Plan, open_plan
 from mfkd.profile import begin, endless
 from mfkd.teacher import FrozenTeacher
 from mfkd.teachers import obtain_teacher
+from mfkd.train import heap
 from mfkd.train.loop import Fit
 from mfkd.train.shared import Shared
 from mfkd.types import Batch
 
 CLASSES = 100
 BEST = {"precision": "bf16"}  # everything else is as it comes
+USUAL = {heap.MMAP_THRESHOLD: 32 << 20, heap.TRIM_THRESHOLD: 64 << 20}
+"""Bytes up to which glibc keeps memory by itself, at the most."""
 
 
 @dataclass
@@ -88,6 +92,22 @@ def updates(fit: Fit) -> Training:
     return Training(lambda: fit.update(batches))
 
 
+def usual_heap(training: Training) -> Training:
+    """The same, while memory that is freed is not kept."""
+
+    def before() -> None:
+        if heap.keep():  # else there is nothing to undo
+            for name, size in USUAL.items():
+                ctypes.CDLL(None).mallopt(name, size)
+        training.before()
+
+    def after() -> None:
+        training.after()
+        heap.keep()
+
+    return Training(training.step, before, after)
+
+
 class Workers:
     """Batches of PIL images from worker processes, which live only while they are needed."""
 
@@ -131,7 +151,7 @@ def reference(plan: Plan, workers: Workers, *, distilled: bool) -> Training:
     student = build_model(plan.config.student.model, num_classes=CLASSES)
     teacher = build_model(plan.config.teacher.model, num_classes=CLASSES).eval() if distilled else None
     step = training(student, teacher)
-    return Training(lambda: step(next(workers)), workers.start, workers.stop)
+    return usual_heap(Training(lambda: step(next(workers)), workers.start, workers.stop))
 
 
 def teacher_alone(fit: Fit) -> Training:

@@ -69,6 +69,7 @@ PARTS = {
     "compile": "compiling",
     "folding": "folding BatchNorms",
     "input": "augmenting in batches instead of PIL in workers",
+    "memory": "keeping freed memory",
     "cache": "the knowledge cache",
 }
 

@@ -61,6 +61,18 @@ def test_agrees_with_loops(shape):
     assert smooth_l1(student, teacher).item() == pytest.approx(huber, rel=1e-9)
 
 
+@pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
+def test_the_gradient_of_the_cosine_is_that_of_its_definition(memory):
+    torch.manual_seed(2)
+    student, teacher = torch.randn(2, 3, 5, 2, 4, dtype=torch.float64).unbind()
+    student = student.contiguous(memory_format=memory).requires_grad_()
+    (3 * cosine_distance(student, teacher)).backward()
+    twin = student.detach().clone().requires_grad_()
+    (3 * (1 - torch.nn.functional.cosine_similarity(twin, teacher, dim=1)).mean()).backward()
+    assert torch.allclose(student.grad, twin.grad, rtol=1e-9, atol=1e-12)
+    assert student.grad.is_contiguous(memory_format=memory)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_ignores_the_scale_of_either_side_and_is_zero_at_agreement(kind):
     torch.manual_seed(1)

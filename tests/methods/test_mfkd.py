@@ -149,6 +149,23 @@ def test_static_gathers_statistics_and_trains_nothing(make_context, make_inputs)
     assert torch.allclose(method.teacher_side.fusion.levels[2].norm.running_mean, means.mean(0), atol=1e-6)
 
 
+def test_static_reduces_the_levels_that_are_wider_than_channels(make_context, make_inputs):
+    method = MFKD(MFKDConfig(kind="static", channels=5), make_context())
+    student, teacher, batch = make_inputs()
+    stage = method.preparation()
+    before = method.teacher_side.fusion.levels[2].basis.clone()
+    stage.step(None, teacher, batch)
+    stage.finish()
+    assert not torch.equal(method.teacher_side.fusion.levels[2].basis, before)
+    fused = method.knowledge(teacher.taps)[FUSED]
+    assert fused.shape[1] == method.teacher_side.fusion.channels < 18
+    loss = method(student, Knowledge(None, {FUSED: fused}), batch)["mfkd"]
+    assert 0 < loss.item() < 2
+    twin = MFKD(MFKDConfig(kind="static", channels=5), make_context())
+    twin.load_state_dict(method.state_dict())
+    assert torch.equal(twin.knowledge(teacher.taps)[FUSED], fused)
+
+
 def test_the_teacher_side_stands_still_while_the_student_learns(make_context, make_inputs):
     student, teacher, batch = make_inputs()
     method = calibrated(make_context()).train()
@@ -264,7 +281,6 @@ def test_refusals(make_context, make_inputs):
     [
         ({"student_taps": ("front", "front")}, r"student_taps must differ, got \['front', 'front'\]"),
         ({"teacher_taps": ()}, "at least 1 item"),
-        ({"channels": 64}, "channels 64 has no meaning for kind static, .* own; leave it out or use kind=attention"),
         ({"head_weight": 1}, "head_weight 1 needs a calibrated head, and kind static has none; use kind=attention"),
         ({"calibration_lr": 0.2}, "calibration_lr 0.2 has no meaning for kind static, in which nothing is tra"),
         ({"calibration_temperature": 2}, "calibration_temperature 2 has no meaning for kind static, in which nothing"),

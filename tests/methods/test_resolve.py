@@ -77,7 +77,11 @@ def test_a_preset_drops_the_logit_part_with_a_note_but_a_mapping_is_refused(make
         ({"kd": {"weight": True}}, ConfigError, r"method\.kd\.weight: got True"),
         ({"ce": {"warmup": 1}}, UnknownNameError, r"unknown key 'method\.ce\.warmup'"),
         ({"kd": 0.9}, ConfigError, r"method\.kd: got 0\.9, expected a mapping of options such as \{weight: 1\.0\}"),
-        ({"mfkd": {"kind": "static", "channels": 3}}, ConfigError, r"method\.mfkd: channels 3 has no meaning"),
+        (
+            {"mfkd": {"kind": "static", "head_weight": 3}},
+            ConfigError,
+            r"method\.mfkd: head_weight 3 needs",
+        ),
     ],
 )
 def test_refusals(method, kind, text):

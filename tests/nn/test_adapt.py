@@ -56,7 +56,7 @@ def test_levels_have_weights_of_their_own():
     ],
 )
 def test_each_level_answers_the_teachers_own(teacher, widths):
-    part = answering(SHAPES, [(channels, 4, 4) for channels in teacher], (4, 4))
+    part = answering(SHAPES, teacher, (4, 4))
     assert part([torch.randn(2, *shape) for shape in SHAPES]).shape == (2, sum(teacher), 4, 4)
     if widths is None:
         assert isinstance(part, Regressor)

@@ -72,6 +72,37 @@ def test_standardise_keeps_a_smaller_map_by_interpolation():
     assert torch.allclose(level(maps), expected)
 
 
+def test_standardise_reduces_a_wide_level_to_its_principal_components():
+    torch.manual_seed(3)
+    maps = torch.randn(4, 8, 2, 6, 6)
+    mixed = torch.einsum("oc,nbchw->nbohw", torch.randn(5, 2), maps) + torch.arange(5.0).reshape(5, 1, 1)
+    level = Standardise(5, (3, 3), most=2)
+    for batch in mixed:  # rank 2, so that two components lose nothing
+        level(batch)
+    level.settle()
+    level.eval()
+    rows = F.adaptive_avg_pool2d(mixed.flatten(0, 1), 3).movedim(1, -1).flatten(0, -2)
+    scaled = (rows - level.norm.running_mean) / (level.norm.running_var + 1e-5).sqrt()
+    found = level(mixed[1])
+    assert found.shape == (8, 2, 3, 3)
+    assert torch.allclose(level.basis @ level.basis.T, torch.eye(2), atol=1e-5)
+    all_found = level(mixed.flatten(0, 1)).movedim(1, -1).flatten(0, -2)
+    assert torch.allclose(all_found @ level.basis, scaled, atol=1e-2)
+    spread = torch.cov(all_found.T)
+    assert spread[0, 0] > spread[1, 1]
+    assert abs(spread[0, 1]) < 1e-3 * spread[0, 0]
+    other = Standardise(5, (3, 3), most=2)
+    other.load_state_dict(level.state_dict())
+    assert torch.equal(other.eval()(mixed[1]), found)
+
+
+def test_standardise_keeps_all_channels_of_a_narrow_level():
+    level = Standardise(3, (1, 1), most=3)
+    level.settle()
+    assert list(level.state_dict()) == ["norm.running_mean", "norm.running_var", "norm.num_batches_tracked"]
+    assert level(torch.randn(4, 3, 2, 2)).shape == (4, 3, 1, 1)
+
+
 @pytest.mark.parametrize("level", [Align(3, 2, (1, 1)), Standardise(3, (1, 1))])
 def test_refusals(level):
     name = type(level).__name__

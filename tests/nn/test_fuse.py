@@ -93,6 +93,15 @@ def test_static_has_no_parameters_and_standardises_each_channel():
     assert torch.allclose(fused.std((0, 2, 3)), torch.ones(4), atol=1e-2)
 
 
+def test_static_reduces_levels_that_are_too_wide():
+    fusion = Fusion(SHAPES, 5, (4, 4), "static")
+    assert (fusion.widths, fusion.channels) == ([4, 5, 5], 14)
+    fusion(maps_of(SHAPES))
+    fusion.settle()
+    assert fusion.eval()(maps_of(SHAPES)).shape == (3, 14, 4, 4)
+    assert Fusion(SHAPES, 5, (4, 4), "attention").widths == [5, 5, 5]
+
+
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "static"])
 def test_every_level_gets_a_gradient(kind):
     torch.manual_seed(5)

@@ -21,7 +21,7 @@ AB = {"ab": {"initial_share": 0.5}, "kd": {}}
 STAGES = {  # with 6 updates an epoch: method, options of the training, augmentation, updates of each stage
     "mfkd": (MFKD, {}, {}, {"mfkd": 12}),
     "mfkd in bf16": (MFKD, {"precision": "bf16"}, {}, {"mfkd": 12}),
-    "static": ({"mfkd": {"calibration_epochs": 2, "kind": "static"}}, {}, {}, {"mfkd": 12}),
+    "static": ({"mfkd": {"calibration_epochs": 2, "kind": "static", "channels": 5}}, {}, {}, {"mfkd": 12}),
     "ab": (AB, {"ema": 0.8}, {"mixup": 0.4}, {"ab": 12}),
     "fsp": ({"fsp": {"initial_share": 0.5}}, {"optimizer": "adamw", "lr": 0.01}, {}, {"fsp": 12}),
     "ft": (FT, {"accumulate": 2}, {}, {"ft": 12}),

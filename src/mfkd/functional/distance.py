@@ -4,9 +4,12 @@ Shapes:    B batch; C channels; h, w positions.
 """
 
 from collections.abc import Callable
+from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from mfkd.errors import ShapeError, UnknownNameError
 from mfkd.functional.precision import full
@@ -28,10 +31,31 @@ def cosine_distance(student: Tensor, teacher: Tensor) -> Tensor:
     Raises:
         ShapeError: the shapes differ.
     """
-    student, teacher = _pair("cosine_distance", student, teacher)
-    # Three sums of products: half the work of torch's own function, forward and backward.
-    dot, own, other = (student * teacher).sum(1), student.square().sum(1), teacher.square().sum(1)
-    return 1 - (dot * (own * other).clamp_min(EPSILON).rsqrt()).mean()
+    gap: Tensor = _Cosine.apply(*_pair("cosine_distance", student, teacher))
+    return gap
+
+
+class _Cosine(torch.autograd.Function):
+    """`cosine_distance` with its gradient by hand: a quarter of the passes over memory of torch's own function."""
+
+    @staticmethod
+    def forward(ctx: Any, student: Tensor, teacher: Tensor) -> Tensor:
+        """Both (B, C, h, w)."""
+        own = torch.linalg.vector_norm(student, dim=1, keepdim=True)  # (B, 1, h, w), as all below
+        both = (own * torch.linalg.vector_norm(teacher, dim=1, keepdim=True)).clamp_min(EPSILON**0.5)
+        cosine = (student * teacher).sum(1, keepdim=True) / both
+        ctx.save_for_backward(student, teacher, own, both, cosine)
+        gap: Tensor = 1 - cosine.mean()
+        return gap
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        """The gradient of the student's map: across its direction, towards the teacher's."""
+        student, teacher, own, both, cosine = ctx.saved_tensors
+        each = gradient / cosine.numel()
+        along = each * cosine / own.square().clamp_min(EPSILON)
+        return torch.addcmul(teacher * (-each / both), student, along), None
 
 
 def standardised_mse(student: Tensor, teacher: Tensor) -> Tensor:
@@ -84,7 +108,10 @@ def _pair(name: str, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
             f"{name} needs two maps (B, C, h, w) of one shape, got student {tuple(student.shape)} and "
             f"teacher {tuple(teacher.shape)}; bring both to one size and width first."
         )
-    return full(student), full(teacher.detach())
+    # Side by side in memory: two layouts in one operation cost several times as much.
+    last = student.is_contiguous(memory_format=torch.channels_last)
+    layout = torch.channels_last if last else torch.contiguous_format
+    return full(student), full(teacher.detach()).contiguous(memory_format=layout)
 
 
 def _standardise(maps: Tensor) -> Tensor:

@@ -68,7 +68,8 @@ class MFKDConfig(MethodConfig):
     )
     channels: Side | None = Field(
         None,
-        description="channels of a fused map that learns; null: 64 if the teacher's last tap has at most 64, else 128",
+        description="channels that a static level keeps at most, as principal components, null: 128; "
+        "of the other kinds those of the fused map, null: 64 if the teacher's last tap has at most 64, else 128",
     )
     distance: Literal["cosine", "mse", "smooth_l1"] = Field("cosine", description="gap between the fused maps")
     calibration: Literal["before", "joint"] = Field(
@@ -92,11 +93,6 @@ class MFKDConfig(MethodConfig):
             taps = getattr(self, name)
             if len(set(taps)) != len(taps):
                 raise ValueError(f"{name} must differ, got {list(taps)}")
-        if self.kind == "static" and self.channels is not None:
-            raise ValueError(
-                f"channels {self.channels} has no meaning for kind static, which keeps the teacher's own; "
-                "leave it out or use kind=attention"
-            )
         if self.kind == "static" and self.head_weight > 0:
             raise ValueError(
                 f"head_weight {self.head_weight:g} needs a calibrated head, and kind static has none; "
@@ -141,8 +137,9 @@ class MFKD(Method):
     """Fusion of several maps on both sides; the teacher's fusion is calibrated once, then frozen.
 
     With `kind: static`, the default, the teacher's fusion has no parameters: it gathers the mean and deviation of
-    every channel and concatenates what it has standardised by them. On the student's side each level has a 1x1
-    convolution of its own, so that every level has to hold what the teacher's holds. The other kinds learn, on both
+    every channel and concatenates what it has standardised by them; of a level wider than `channels` it keeps the
+    leading principal components. On the student's side each level has a 1x1 convolution of its own, so that every
+    level has to hold what the teacher's holds. The other kinds learn, on both
     sides alike.
 
     Terms: `mfkd`, and with `head_weight` above 0 `mfkd_head`, already times `head_weight`: in the
@@ -177,13 +174,12 @@ class MFKD(Method):
         teacher = map_shapes("teacher", context.teacher, levels)
         width, *bottom = teacher[-1]
         size = config.size or (bottom[0], bottom[1])
-        channels = config.channels or (64 if width <= 64 else 128)
+        channels = config.channels or (64 if width <= 64 and config.kind != "static" else 128)
         with seeding.seeded(context.seed, "mfkd"):
             build = HeadedFusion if self.joint else CalibratedFusion
             self.teacher_side = build(teacher, channels, size, config.kind, context.num_classes)
-            channels = self.teacher_side.fusion.channels
             self.student_side = (
-                answering(student, teacher, size)
+                answering(student, self.teacher_side.fusion.widths, size)
                 if config.kind == "static"
                 else Fusion(student, channels, size, config.kind)
             )

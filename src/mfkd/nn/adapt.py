@@ -55,19 +55,16 @@ class Levels(nn.Module):
         return torch.cat([level(tap) for level, tap in zip(self.levels, maps, strict=True)], dim=1)
 
 
-def answering(
-    student: Sequence[tuple[int, int, int]], teacher: Sequence[tuple[int, int, int]], size: Size
-) -> Levels | Regressor:
+def answering(student: Sequence[tuple[int, int, int]], teacher: Sequence[int], size: Size) -> Levels | Regressor:
     """The student's side of a teacher's levels that are concatenated: each level answers its own.
 
     Args:
         student: (C_i, H_i, W_i) of each student level, front first.
-        teacher: likewise; with n times as many, as of n teachers, a student's level answers n in a row. With any other
-            number all levels together answer all.
+        teacher: channels of each of the teacher's levels, likewise; with n times as many levels, as of n teachers, a
+            student's level answers n in a row. With any other number all levels together answer all.
         size: (h, w) of the result, whose channels are those of all the teacher's levels.
     """
-    channels = [shape[0] for shape in teacher]
     each, left = divmod(len(teacher), len(student))
     if left or not each:
-        return Regressor(student, sum(channels), size)
-    return Levels(student, [sum(channels[i : i + each]) for i in range(0, len(channels), each)], size)
+        return Regressor(student, sum(teacher), size)
+    return Levels(student, [sum(teacher[i : i + each]) for i in range(0, len(teacher), each)], size)

@@ -3,6 +3,7 @@
 Shapes:    B batch; C_i, H_i, W_i the level's own shape; C, h, w the common one.
 """
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -92,19 +93,59 @@ class Align(nn.Module):
 class Standardise(nn.Module):
     """One level without parameters: each channel to mean 0 and deviation 1, then to (h, w).
 
-    While training, the statistics of all batches are averaged; in eval they are used.
+    While training, the statistics of all batches are averaged; in eval they are used. A level with more than `most`
+    channels keeps that many: the leading principal components of its standardised channels, found by `settle`.
 
     Args:
-        channels: C_i of the level, kept.
+        channels: C_i of the level.
         size: (h, w) of the aligned map.
+        most: channels that are kept at most; None keeps all.
+
+    Attributes:
+        width: C of the aligned map.
     """
 
-    def __init__(self, channels: int, size: Size) -> None:
+    mean: Tensor
+    products: Tensor
+    basis: Tensor
+
+    def __init__(self, channels: int, size: Size, most: int | None = None) -> None:
         super().__init__()
         self.size = size
         self.norm = nn.BatchNorm2d(channels, affine=False, momentum=None)
+        self.width = min(channels, most or channels)
+        self.reduced = self.width < channels
+        if self.reduced:
+            self.register_buffer("mean", torch.zeros(channels))
+            self.register_buffer("products", torch.zeros(channels, channels))
+            self.register_buffer("basis", torch.eye(self.width, channels))
 
     def forward(self, maps: Tensor) -> Tensor:
-        """(B, C_i, H_i, W_i) to (B, C_i, h, w)."""
+        """(B, C_i, H_i, W_i) to (B, C, h, w)."""
         check_channels("Standardise", maps, self.norm.num_features)
-        return enlarge(shrink(normalise(self.norm, maps), self.size), self.size)
+        smaller = shrink(normalise(self.norm, maps), self.size)
+        if self.reduced:
+            if self.training:
+                self._gather(shrink(maps, self.size))
+            smaller = F.conv2d(smaller, self.basis[:, :, None, None].to(smaller.dtype))
+        return enlarge(smaller, self.size)
+
+    @torch.no_grad()
+    def _gather(self, maps: Tensor) -> None:
+        """Average the means and products of the channels as BatchNorm does its statistics, batch by batch."""
+        rows = maps.movedim(1, -1).flatten(0, -2).to(self.products.dtype)
+        seen = int(self.norm.num_batches_tracked)  # type: ignore[arg-type]
+        self.mean += (rows.mean(0) - self.mean) / seen
+        self.products += (rows.T @ rows / len(rows) - self.products) / seen
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        """Find the principal components once all batches were seen; nothing to do where all channels are kept."""
+        if not self.reduced:
+            return
+        mean, products = self.mean.double(), self.products.double()
+        scale = (self.norm.running_var.double() + self.norm.eps).rsqrt()  # type: ignore[union-attr]
+        spread = (products - torch.outer(mean, mean)) * torch.outer(scale, scale)
+        leading = torch.linalg.eigh(spread).eigenvectors.flip(1)[:, : self.width].T
+        largest = leading.gather(1, leading.abs().argmax(1, keepdim=True))
+        self.basis.copy_(leading * largest.sign())  # a component's sign is arbitrary

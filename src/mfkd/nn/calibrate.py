@@ -20,7 +20,7 @@ class HeadedFusion(nn.Module):
 
     Args:
         shapes: (C_i, H_i, W_i) of each level, front first.
-        channels: C of the fused map; not used by `static`.
+        channels: as of `Fusion`.
         size: (h, w) of the fused map.
         kind: kind of `Fusion`; `static` has no head.
         num_classes: K of the head.
@@ -56,6 +56,12 @@ class CalibratedFusion(HeadedFusion, Once):
     ) -> None:
         super().__init__(shapes, channels, size, kind, num_classes)
         self.freeze()
+
+    def finish(self) -> None:
+        """Freeze for good."""
+        if self.learning:  # and not where a state that is ready was loaded
+            self.fusion.settle()
+        super().finish()
 
     @torch.no_grad()
     def forward(self, maps: Sequence[Tensor]) -> Tensor:

@@ -83,16 +83,18 @@ class Fusion(nn.Module):
 
     Kinds: `attention`, `concat` and `topdown` align every level to C channels and mix them with
     learnt weights. `static` has no parameters: every channel is standardised with running
-    statistics, resized and concatenated, so C is the sum of the levels' channels.
+    statistics, resized and concatenated. A level with more channels than `channels` is reduced to
+    that many principal components, so C is the sum of what the levels keep.
 
     Args:
         shapes: (C_i, H_i, W_i) of each level, front first.
-        channels: C; not used by `static`.
+        channels: C; of `static` what a level keeps at most.
         size: (h, w).
         kind: one of `KINDS`.
 
     Attributes:
         channels: C of the fused map.
+        widths: channels of each level once it is aligned.
 
     Raises:
         ConfigError: an unknown kind, or no level at all.
@@ -107,14 +109,16 @@ class Fusion(nn.Module):
         if not shapes:
             raise ConfigError("Fusion needs the shape of at least one map, got none; name one tap or more.")
         self.kind, self.size = kind, size
-        self.channels = sum(shape[0] for shape in shapes) if kind == "static" else channels
+        static = kind == "static"
+        self.widths = [min(shape[0], channels) if static else channels for shape in shapes]
+        self.channels = sum(self.widths) if static else channels
         self.levels = nn.ModuleList(
-            Standardise(shape[0], size) if kind == "static" else Align(shape[0], channels, size) for shape in shapes
+            Standardise(shape[0], size, channels) if static else Align(shape[0], channels, size) for shape in shapes
         )
-        self.mix = None if kind == "static" else MIXERS[kind](len(shapes), channels)
+        self.mix = None if static else MIXERS[kind](len(shapes), channels)
 
     def align(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """The levels at the common size, each (B, C, h, w), or (B, C_i, h, w) for `static`."""
+        """The levels at the common size, each (B, C, h, w), or as wide as `widths` says for `static`."""
         if len(maps) != len(self.levels):
             raise ShapeError(
                 f"Fusion was built for {len(self.levels)} levels, got {len(maps)} maps; give one map a level."
@@ -125,6 +129,12 @@ class Fusion(nn.Module):
         """One (B, C_i, H_i, W_i) a level to the fused (B, C, h, w)."""
         levels = self.align(maps)
         return torch.cat(levels, dim=1) if self.mix is None else self.mix(levels)
+
+    def settle(self) -> None:
+        """Make what `static` has gathered of its maps ready for use; nothing to do for the other kinds."""
+        for level in self.levels:
+            if isinstance(level, Standardise):
+                level.settle()
 
     def attention(self, maps: Sequence[Tensor]) -> Tensor:
         """The weight of each level at each position, (B, L, h, w), for a report.
