@@ -74,6 +74,33 @@ def test_the_gradient_of_the_cosine_is_that_of_its_definition(memory):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_levels_are_as_good_as_their_concatenation(kind):
+    torch.manual_seed(3)
+    student, teacher = torch.randn(2, 3, 6, 2, 4, dtype=torch.float64).unbind()
+    levels = [part.clone().requires_grad_() for part in student.split([1, 3, 2], dim=1)]
+    student.requires_grad_()
+    apart, whole = map_distance(kind)(levels, teacher), map_distance(kind)(student, teacher)
+    assert apart.item() == pytest.approx(whole.item(), rel=1e-12)
+    apart.backward()
+    whole.backward()
+    assert torch.allclose(torch.cat([level.grad for level in levels], dim=1), student.grad, rtol=1e-9, atol=1e-15)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_levels_that_do_not_make_up_the_map_are_refused(kind):
+    teacher = torch.zeros(2, 5, 3, 3)
+    distance = map_distance(kind)
+    with pytest.raises(
+        ShapeError, match=r"got student \(2, 1, 3, 3\) and \(2, 3, 3, 3\) and teacher \(2, 5, 3, 3\); b"
+    ):
+        distance([torch.zeros(2, 1, 3, 3), torch.zeros(2, 3, 3, 3)], teacher)
+    with pytest.raises(ShapeError, match=r"student \(2, 2, 3, 3\) and \(2, 3, 3, 1\)"):
+        distance([torch.zeros(2, 2, 3, 3), torch.zeros(2, 3, 3, 1)], teacher)
+    with pytest.raises(ShapeError, match="got student  and teacher"):
+        distance([], teacher)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_ignores_the_scale_of_either_side_and_is_zero_at_agreement(kind):
     torch.manual_seed(1)
     student, teacher = torch.randn(2, 4, 3, 5, 5, dtype=torch.float64) * 100

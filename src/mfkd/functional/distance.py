@@ -1,9 +1,12 @@
 """How far two feature maps of one shape are apart; each distance ignores the maps' scale in its own way.
 
+The student's map may be given as levels, which together have its channels: concatenating them, and taking the gradient
+apart again, would cost more than the distance does.
+
 Shapes:    B batch; C channels; h, w positions.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -15,14 +18,15 @@ from mfkd.errors import ShapeError, UnknownNameError
 from mfkd.functional.precision import full
 
 EPSILON = 1e-16  # a map of zeros is at distance 1 from everything
-MapDistance = Callable[[Tensor, Tensor], Tensor]
+Levels = Tensor | Sequence[Tensor]
+MapDistance = Callable[[Levels, Tensor], Tensor]
 
 
-def cosine_distance(student: Tensor, teacher: Tensor) -> Tensor:
+def cosine_distance(student: Levels, teacher: Tensor) -> Tensor:
     """One minus the cosine over channels, mean over positions and batch.
 
     Args:
-        student: (B, C, h, w); gradients flow.
+        student: (B, C, h, w), or its levels (B, C_i, h, w); gradients flow.
         teacher: (B, C, h, w); held constant.
 
     Returns:
@@ -31,7 +35,8 @@ def cosine_distance(student: Tensor, teacher: Tensor) -> Tensor:
     Raises:
         ShapeError: the shapes differ.
     """
-    gap: Tensor = _Cosine.apply(*_pair("cosine_distance", student, teacher))
+    levels, teacher = _pair("cosine_distance", student, teacher)
+    gap: Tensor = _Cosine.apply(teacher, *levels)
     return gap
 
 
@@ -39,30 +44,40 @@ class _Cosine(torch.autograd.Function):
     """`cosine_distance` with its gradient by hand: a quarter of the passes over memory of torch's own function."""
 
     @staticmethod
-    def forward(ctx: Any, student: Tensor, teacher: Tensor) -> Tensor:
-        """Both (B, C, h, w)."""
-        own = torch.linalg.vector_norm(student, dim=1, keepdim=True)  # (B, 1, h, w), as all below
-        both = (own * torch.linalg.vector_norm(teacher, dim=1, keepdim=True)).clamp_min(EPSILON**0.5)
-        cosine = (student * teacher).sum(1, keepdim=True) / both
-        ctx.save_for_backward(student, teacher, own, both, cosine)
+    def forward(ctx: Any, teacher: Tensor, *levels: Tensor) -> Tensor:
+        """(B, C, h, w) and one (B, C_i, h, w) a level of the student."""
+        parts = teacher.split([len(level[0]) for level in levels], dim=1)
+        own = _total([level.square() for level in levels])  # (B, 1, h, w), as all below
+        both = (own.sqrt() * torch.linalg.vector_norm(teacher, dim=1, keepdim=True)).clamp_min(EPSILON**0.5)
+        cosine = _total([level * part for level, part in zip(levels, parts, strict=True)]) / both
+        ctx.save_for_backward(own, both, cosine, teacher, *levels)
         gap: Tensor = 1 - cosine.mean()
         return gap
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        """The gradient of the student's map: across its direction, towards the teacher's."""
-        student, teacher, own, both, cosine = ctx.saved_tensors
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradients of the student's levels: across their direction, towards the teacher's."""
+        own, both, cosine, teacher, *levels = ctx.saved_tensors
+        parts = teacher.split([len(level[0]) for level in levels], dim=1)
         each = gradient / cosine.numel()
-        along = each * cosine / own.square().clamp_min(EPSILON)
-        return torch.addcmul(teacher * (-each / both), student, along), None
+        away, along = -each / both, each * cosine / own.clamp_min(EPSILON)
+        return None, *(torch.addcmul(part * away, level, along) for level, part in zip(levels, parts, strict=True))
 
 
-def standardised_mse(student: Tensor, teacher: Tensor) -> Tensor:
+def _total(products: list[Tensor]) -> Tensor:
+    """Sum over the channels of all levels, (B, 1, h, w)."""
+    total = products[0].sum(1, keepdim=True)
+    for product in products[1:]:
+        total = total + product.sum(1, keepdim=True)
+    return total
+
+
+def standardised_mse(student: Levels, teacher: Tensor) -> Tensor:
     """Mean squared gap after each channel of both maps has mean 0 and deviation 1 over batch and positions.
 
     Args:
-        student: (B, C, h, w); gradients flow.
+        student: (B, C, h, w), or its levels (B, C_i, h, w); gradients flow.
         teacher: (B, C, h, w); held constant.
 
     Returns:
@@ -71,15 +86,15 @@ def standardised_mse(student: Tensor, teacher: Tensor) -> Tensor:
     Raises:
         ShapeError: the shapes differ, or a channel has fewer than 2 values.
     """
-    student, teacher = _pair("standardised_mse", student, teacher)
-    return F.mse_loss(_standardise(student), _standardise(teacher))
+    levels, teacher = _pair("standardised_mse", student, teacher)
+    return F.mse_loss(_standardise(torch.cat(levels, dim=1)), _standardise(teacher))
 
 
-def smooth_l1(student: Tensor, teacher: Tensor) -> Tensor:
+def smooth_l1(student: Levels, teacher: Tensor) -> Tensor:
     """As `standardised_mse`, but gaps above 1 count linearly (half the square below 1).
 
     Args:
-        student: (B, C, h, w); gradients flow.
+        student: (B, C, h, w), or its levels (B, C_i, h, w); gradients flow.
         teacher: (B, C, h, w); held constant.
 
     Returns:
@@ -88,8 +103,8 @@ def smooth_l1(student: Tensor, teacher: Tensor) -> Tensor:
     Raises:
         ShapeError: the shapes differ, or a channel has fewer than 2 values.
     """
-    student, teacher = _pair("smooth_l1", student, teacher)
-    return F.smooth_l1_loss(_standardise(student), _standardise(teacher))
+    levels, teacher = _pair("smooth_l1", student, teacher)
+    return F.smooth_l1_loss(_standardise(torch.cat(levels, dim=1)), _standardise(teacher))
 
 
 DISTANCES: dict[str, MapDistance] = {"cosine": cosine_distance, "mse": standardised_mse, "smooth_l1": smooth_l1}
@@ -102,16 +117,19 @@ def map_distance(kind: str) -> MapDistance:
     return DISTANCES[kind]
 
 
-def _pair(name: str, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-    if student.ndim != 4 or student.shape != teacher.shape:
+def _pair(name: str, student: Levels, teacher: Tensor) -> tuple[list[Tensor], Tensor]:
+    levels = [student] if isinstance(student, Tensor) else list(student)
+    shapes = [tuple(level.shape) for level in levels]
+    fit = {(len(shape), shape[0], *shape[2:]) for shape in shapes} == {(4, len(teacher), *teacher.shape[2:])}
+    if not fit or sum(shape[1] for shape in shapes) != teacher.shape[1]:
         raise ShapeError(
-            f"{name} needs two maps (B, C, h, w) of one shape, got student {tuple(student.shape)} and "
+            f"{name} needs two maps (B, C, h, w) of one shape, got student {' and '.join(map(str, shapes))} and "
             f"teacher {tuple(teacher.shape)}; bring both to one size and width first."
         )
     # Side by side in memory: two layouts in one operation cost several times as much.
-    last = student.is_contiguous(memory_format=torch.channels_last)
+    last = levels[0].is_contiguous(memory_format=torch.channels_last)
     layout = torch.channels_last if last else torch.contiguous_format
-    return full(student), full(teacher.detach()).contiguous(memory_format=layout)
+    return [full(level) for level in levels], full(teacher.detach()).contiguous(memory_format=layout)
 
 
 def _standardise(maps: Tensor) -> Tensor:

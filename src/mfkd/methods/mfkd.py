@@ -22,7 +22,7 @@ from mfkd.functional.kl import soft_target_loss
 from mfkd.functional.precision import autocast_of, full, full_taps, no_autocast
 from mfkd.methods.base import Context, Method, MethodConfig, Preparation
 from mfkd.methods.lookup import map_shapes
-from mfkd.nn.adapt import answering
+from mfkd.nn.adapt import Levels, answering
 from mfkd.nn.calibrate import CalibratedFusion, HeadedFusion
 from mfkd.nn.fuse import Fusion
 from mfkd.types import Batch, Knowledge, Needs, Outputs, Taps
@@ -30,11 +30,11 @@ from mfkd.types import Batch, Knowledge, Needs, Outputs, Taps
 FUSED = "mfkd/fused"
 
 
-def mfkd_loss(student: Tensor, teacher: Tensor, distance: str = "cosine") -> Tensor:
+def mfkd_loss(student: Tensor | Sequence[Tensor], teacher: Tensor, distance: str = "cosine") -> Tensor:
     """Gap between two fused maps.
 
     Args:
-        student: (B, C, h, w); gradients flow.
+        student: (B, C, h, w), or its levels (B, C_i, h, w), whose channels are C together; gradients flow.
         teacher: (B, C, h, w); held constant.
         distance: `cosine` over channels, `mse` or `smooth_l1` after standardisation.
 
@@ -187,12 +187,13 @@ class MFKD(Method):
     def forward(self, student: Outputs, teacher: Knowledge, batch: Batch) -> dict[str, Tensor]:
         """The terms `mfkd`, `mfkd_head` and `mfkd_teacher`."""
         maps = [student.taps[name] for name in self.config.student_taps]
+        side = self.student_side
         with autocast_of(maps):
-            fused = full(self.student_side(maps))
+            fused: list[Tensor] = side.apart(maps) if isinstance(side, Levels) else [side(maps)]
         target = self._fused(teacher.taps) if self.joint else teacher.taps[FUSED]
         terms = {"mfkd": mfkd_loss(fused, target, self.config.distance)}
         if self.config.head_weight > 0:
-            scores = self.teacher_side.classify(fused)
+            scores = self.teacher_side.classify(full(fused[0]))
             terms["mfkd_head"] = self.config.head_weight * cross_entropy(scores, batch.label, batch.target)
         if self.joint:
             terms["mfkd_teacher"] = self._worth(target, teacher, batch) / self.config.weight

@@ -50,9 +50,13 @@ class Levels(nn.Module):
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """One (B, C_i, H_i, W_i) a level to (B, C, h, w)."""
+        return torch.cat(self.apart(maps), dim=1)
+
+    def apart(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """One (B, C_i, H_i, W_i) a level to one (B, width, h, w) a level, for what needs no concatenation."""
         if len(maps) != len(self.levels):
             raise ShapeError(f"Levels was built for {len(self.levels)} levels, got {len(maps)} maps.")
-        return torch.cat([level(tap) for level, tap in zip(self.levels, maps, strict=True)], dim=1)
+        return [level(tap) for level, tap in zip(self.levels, maps, strict=True)]
 
 
 def answering(student: Sequence[tuple[int, int, int]], teacher: Sequence[int], size: Size) -> Levels | Regressor:
