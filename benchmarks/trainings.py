@@ -1,7 +1,6 @@
 """The trainings that `throughput.py` compares."""
 
 import argparse
-import ctypes
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -16,20 +15,17 @@ from mfkd import build_model
 from mfkd.config import load_config
 from mfkd.data import ImageData, MemorySplit
 from mfkd.models.weights import save_weights
-from mfkd.pipeline import build_student
+from mfkd.pipeline import build_student, share_knowledge
 from mfkd.plan import Plan, open_plan
 from mfkd.profile import begin, endless
 from mfkd.teacher import FrozenTeacher
 from mfkd.teachers import obtain_teacher
-from mfkd.train import heap
 from mfkd.train.loop import Fit
 from mfkd.train.shared import Shared
 from mfkd.types import Batch
 
 CLASSES = 100
 BEST = {"precision": "bf16"}  # everything else is as it comes
-USUAL = {heap.MMAP_THRESHOLD: 32 << 20, heap.TRIM_THRESHOLD: 64 << 20}
-"""Bytes up to which glibc keeps memory by itself, at the most."""
 
 
 @dataclass
@@ -40,11 +36,13 @@ class Training:
         step: takes one.
         before: called before a block of updates, such as to start worker processes.
         after: called after it.
+        close: called at the very end.
     """
 
     step: Callable[[], Any]
     before: Callable[[], None] = field(default=lambda: None)
     after: Callable[[], None] = field(default=lambda: None)
+    close: Callable[[], None] = field(default=lambda: None)
 
 
 def plan_of(args: argparse.Namespace, pair: str, batch: int, views: int | None = None, **train: Any) -> Plan:
@@ -92,22 +90,6 @@ def updates(fit: Fit) -> Training:
     return Training(lambda: fit.update(batches))
 
 
-def usual_heap(training: Training) -> Training:
-    """The same, while memory that is freed is not kept."""
-
-    def before() -> None:
-        if heap.keep():  # else there is nothing to undo
-            for name, size in USUAL.items():
-                ctypes.CDLL(None).mallopt(name, size)
-        training.before()
-
-    def after() -> None:
-        training.after()
-        heap.keep()
-
-    return Training(training.step, before, after)
-
-
 class Workers:
     """Batches of PIL images from worker processes, which live only while they are needed."""
 
@@ -145,13 +127,23 @@ def with_workers(fit: Fit, workers: Workers) -> Training:
     return Training(lambda: fit.update(endless_batches), workers.start, workers.stop)
 
 
-def reference(plan: Plan, workers: Workers, *, distilled: bool) -> Training:
+def reference(args: argparse.Namespace, pair: str, batch: int, *, distilled: bool) -> Training:
     """The research loop, plain or KD."""
+    plan = plan_of(args, pair, batch)
+    workers = Workers(plan, batch, args.workers)
     torch.manual_seed(0)
     student = build_model(plan.config.student.model, num_classes=CLASSES)
     teacher = build_model(plan.config.teacher.model, num_classes=CLASSES).eval() if distilled else None
     step = training(student, teacher)
-    return usual_heap(Training(lambda: step(next(workers)), workers.start, workers.stop))
+    return Training(lambda: step(next(workers)), workers.start, workers.stop)
+
+
+def live(args: argparse.Namespace, pair: str, batch: int) -> Training:
+    """MFKD with the teacher in each update, prepared in a folder of its own."""
+    folder = Path(args.folder, "apart")
+    folder.mkdir(exist_ok=True)
+    plan = plan_of(argparse.Namespace(**{**vars(args), "folder": folder}), pair, batch)
+    return updates(ours(plan, share_knowledge(plan, obtain_teacher(plan), lambda _: None)))
 
 
 def teacher_alone(fit: Fit) -> Training:

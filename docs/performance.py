@@ -29,6 +29,10 @@ Distilling should cost what plain training costs. This page says what is done fo
 - **The optimiser** updates all parameters in one fused call; gradients are set to none, not to zero.
 - **Input**: images in memory are augmented as a batch on the training device; large images are read ahead by worker
   processes.
+- **Memory** that an update frees is kept for the next one (`mallopt` of glibc, on CPUs). By default glibc hands large
+  blocks back to the system and takes fresh ones, which the system has to clear, page by page. Whoever has set one of
+  `MALLOC_MMAP_THRESHOLD_`, `MALLOC_TRIM_THRESHOLD_` and `GLIBC_TUNABLES` is left alone. `mfkd` does so when it trains;
+  in a loop of your own, call `mfkd.train.heap.keep()` or set the first two variables to `2147483647`.
 - **The loop** reads losses and accuracy from the device every 50 updates and at no other time.
 
 ## What stands between a cached step and plain training
@@ -48,11 +52,11 @@ that are already in memory; `--trace FILE` writes the trace of torch's profiler.
 ## How to measure it
 
 `python benchmarks/throughput.py --out throughput.json` takes about 25 minutes on two cores with nothing else running,
-15 with `--rounds 5`. All trainings take turns, a few updates at a time, in one process; each ratio is worked out
-within one round and told as the median over the rounds, with the range in brackets. The reference loop
-(`benchmarks/reference.py`) is the usual one of distillation research: float32, contiguous memory, networks as
-written, the teacher asked in each step, PIL transforms in a DataLoader with workers. It does plain KD, which is
-cheaper than MFKD in that style would be.
+15 with `--rounds 5`. All trainings take turns, a few updates at a time; each ratio is worked out within one round and
+told as the median over the rounds, with the range in brackets. The reference loop (`benchmarks/reference.py`) is the
+usual one of distillation research: float32, contiguous memory, networks as written, the teacher asked in each step,
+PIL transforms in a DataLoader with workers. It does plain KD, which is cheaper than MFKD in that style would be. It has
+a process of its own, as has our training without kept memory, since how memory is kept holds for a whole process.
 """
 GOALS = (  # row, goal of each pair, whether the goal is an upper bound
     ("MFKD cached / plain student training", {"resnet56:resnet20": 1.10, "vgg13:vgg8": 1.10}, True),
