@@ -2,9 +2,9 @@
 
     python benchmarks/throughput.py --out throughput.json
 
-All trainings take turns, a few updates at a time, for several rounds; the research loop in a process of its own,
-since what we do about memory holds for a process. Each ratio is worked out within a round, and told as the median
-over the rounds with the range. `--help` lists what can be left out. Nothing else should run on the machine.
+All trainings take turns, a few updates at a time, for several rounds; each ratio is worked out within a
+round, and told as the median over the rounds with the range. `--help` lists what can be left out. Nothing
+else should run on the machine.
 """
 
 import argparse
@@ -17,14 +17,12 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
-from apart import apart
-from trainings import Training, Workers, live, ours, plan_of, reference, teacher_alone, updates, with_workers
+from trainings import Training, Workers, ours, plan_of, reference, teacher_alone, updates, with_workers
 
 from mfkd.pipeline import share_knowledge
 from mfkd.plan import Plan
@@ -35,7 +33,7 @@ from mfkd.train.memory import begin
 from mfkd.train.memory import peak as memory_peak
 from mfkd.train.shared import Shared
 
-SWITCHES = {
+PARTS = {
     "bf16": {"precision": "fp32"},
     "channels-last": {"channels_last": False},
     "compile": {"compile": False},
@@ -43,7 +41,6 @@ SWITCHES = {
     "input": {},
 }
 """What is switched off, and how; without options it is done to the training once it stands."""
-PARTS = (*SWITCHES, "memory")
 
 
 def measure(trainings: dict[str, Training], batch: int, rounds: int, steps: int, warm: int) -> list[dict[str, float]]:
@@ -90,19 +87,18 @@ def one(args: argparse.Namespace, pair: str, batch: int, *, parts: bool) -> dict
     shared = share_knowledge(cached_plan, obtain_teacher(cached_plan), lambda _: None, always=True)
     prepared = replace(shared, store=None)
     workers = Workers(plan, batch, args.workers)
-    asked = ours(plan, prepared)
+    live = ours(plan, prepared)
     kd = plan.config.model_copy(update={"method": "kd"})
-    fits = {"mfkd live": asked, "plain": ours(plan, None), "mfkd cached": ours(cached_plan, shared),
+    fits = {"mfkd live": live, "plain": ours(plan, None), "mfkd cached": ours(cached_plan, shared),
             "kd live": ours(Plan(kd, plan.data), Shared())}  # fmt: skip
     trainings = {name: updates(fit) for name, fit in fits.items()}
     trainings |= {
-        "teacher": teacher_alone(asked),
-        "reference plain": apart(partial(reference, distilled=False), args, pair, batch),
-        "reference kd": apart(partial(reference, distilled=True), args, pair, batch),
+        "teacher": teacher_alone(live),
+        "reference plain": reference(plan, workers, distilled=False),
+        "reference kd": reference(plan, workers, distilled=True),
     }
     if parts:
-        trainings["without memory"] = apart(live, args, pair, batch)
-        for name, options in SWITCHES.items():
+        for name, options in PARTS.items():
             changed = ours(plan_of(args, pair, batch, **options), prepared, fold=name != "folding")
             fits[name] = changed
             trainings[f"without {name}"] = with_workers(changed, workers) if name == "input" else updates(changed)
@@ -129,8 +125,6 @@ def one(args: argparse.Namespace, pair: str, batch: int, *, parts: bool) -> dict
             "break_even_epochs_a_view": build / gained if gained > 0 else None,
         },
     }  # fmt: skip
-    for training in trainings.values():
-        training.close()
     for fit in fits.values():
         fit.compiled.remove()
     found["profile"] = profile(cached_plan, args.steps * args.rounds)

@@ -15,7 +15,7 @@ from mfkd import build_model
 from mfkd.config import load_config
 from mfkd.data import ImageData, MemorySplit
 from mfkd.models.weights import save_weights
-from mfkd.pipeline import build_student, share_knowledge
+from mfkd.pipeline import build_student
 from mfkd.plan import Plan, open_plan
 from mfkd.profile import begin, endless
 from mfkd.teacher import FrozenTeacher
@@ -36,13 +36,11 @@ class Training:
         step: takes one.
         before: called before a block of updates, such as to start worker processes.
         after: called after it.
-        close: called at the very end.
     """
 
     step: Callable[[], Any]
     before: Callable[[], None] = field(default=lambda: None)
     after: Callable[[], None] = field(default=lambda: None)
-    close: Callable[[], None] = field(default=lambda: None)
 
 
 def plan_of(args: argparse.Namespace, pair: str, batch: int, views: int | None = None, **train: Any) -> Plan:
@@ -127,23 +125,13 @@ def with_workers(fit: Fit, workers: Workers) -> Training:
     return Training(lambda: fit.update(endless_batches), workers.start, workers.stop)
 
 
-def reference(args: argparse.Namespace, pair: str, batch: int, *, distilled: bool) -> Training:
+def reference(plan: Plan, workers: Workers, *, distilled: bool) -> Training:
     """The research loop, plain or KD."""
-    plan = plan_of(args, pair, batch)
-    workers = Workers(plan, batch, args.workers)
     torch.manual_seed(0)
     student = build_model(plan.config.student.model, num_classes=CLASSES)
     teacher = build_model(plan.config.teacher.model, num_classes=CLASSES).eval() if distilled else None
     step = training(student, teacher)
     return Training(lambda: step(next(workers)), workers.start, workers.stop)
-
-
-def live(args: argparse.Namespace, pair: str, batch: int) -> Training:
-    """MFKD with the teacher in each update, prepared in a folder of its own."""
-    folder = Path(args.folder, "apart")
-    folder.mkdir(exist_ok=True)
-    plan = plan_of(argparse.Namespace(**{**vars(args), "folder": folder}), pair, batch)
-    return updates(ours(plan, share_knowledge(plan, obtain_teacher(plan), lambda _: None)))
 
 
 def teacher_alone(fit: Fit) -> Training:

@@ -29,10 +29,6 @@ Distilling should cost what plain training costs. This page says what is done fo
 - **The optimiser** updates all parameters in one fused call; gradients are set to none, not to zero.
 - **Input**: images in memory are augmented as a batch on the training device; large images are read ahead by worker
   processes.
-- **Memory** that an update frees is kept for the next one (`mallopt` of glibc, on CPUs). By default glibc hands large
-  blocks back to the system and takes fresh ones, which the system has to clear, page by page. Whoever has set one of
-  `MALLOC_MMAP_THRESHOLD_`, `MALLOC_TRIM_THRESHOLD_` and `GLIBC_TUNABLES` is left alone. `mfkd` does so when it trains;
-  in a loop of your own, call `mfkd.train.heap.keep()` or set the first two variables to `2147483647`.
 - **The loop** reads losses and accuracy from the device every 50 updates and at no other time.
 
 ## What stands between a cached step and plain training
@@ -40,9 +36,14 @@ Distilling should cost what plain training costs. This page says what is done fo
 Reading knowledge is below 1% of a step (row `teacher` of the phases below). What is left is the student's side of the
 fusion and its distance (row `method`, and the same again in `backward`). In resnet20 its 1x1 convolutions are 1% of the
 student's multiplications, so it is the passes over memory that count: pooling the front map of 16 channels at 32x32,
-BatchNorm, and a cosine over 112 channels in float32. In vgg8 the convolution from 512 to 512 channels alone is 4%, all
-three 6%, of the student's multiplications, and the cosine runs over 832 channels. The teacher's weights stay in memory
-while its student learns from disk, for the record's agreement with it.
+BatchNorm, and a cosine over 112 channels in float32. The cosine takes the levels as they are and has its gradient
+written by hand; concatenating them, and taking the gradient apart again, took as long as all the rest. In vgg8 the 1x1
+convolutions are what counts, and they are small because a level of the teacher with more than 128 channels is reduced
+to its principal components. The teacher's weights stay in memory while its student learns from disk, for the record's
+agreement with it.
+
+Keeping memory that an update has freed (glibc's `MALLOC_TRIM_THRESHOLD_` and `MALLOC_MMAP_THRESHOLD_`) was tried and
+left out: nine in ten page faults went away, and none of two runs on two cores was faster for it.
 
 ## How to see where the time goes
 
@@ -52,11 +53,11 @@ that are already in memory; `--trace FILE` writes the trace of torch's profiler.
 ## How to measure it
 
 `python benchmarks/throughput.py --out throughput.json` takes about 25 minutes on two cores with nothing else running,
-15 with `--rounds 5`. All trainings take turns, a few updates at a time; each ratio is worked out within one round and
-told as the median over the rounds, with the range in brackets. The reference loop (`benchmarks/reference.py`) is the
-usual one of distillation research: float32, contiguous memory, networks as written, the teacher asked in each step,
-PIL transforms in a DataLoader with workers. It does plain KD, which is cheaper than MFKD in that style would be. It has
-a process of its own, as has our training without kept memory, since how memory is kept holds for a whole process.
+15 with `--rounds 5`. All trainings take turns, a few updates at a time, in one process; each ratio is worked out
+within one round and told as the median over the rounds, with the range in brackets. The reference loop
+(`benchmarks/reference.py`) is the usual one of distillation research: float32, contiguous memory, networks as
+written, the teacher asked in each step, PIL transforms in a DataLoader with workers. It does plain KD, which is
+cheaper than MFKD in that style would be.
 """
 GOALS = (  # row, goal of each pair, whether the goal is an upper bound
     ("MFKD cached / plain student training", {"resnet56:resnet20": 1.10, "vgg13:vgg8": 1.10}, True),
@@ -73,7 +74,6 @@ PARTS = {
     "compile": "compiling",
     "folding": "folding BatchNorms",
     "input": "augmenting in batches instead of PIL in workers",
-    "memory": "keeping freed memory",
     "cache": "the knowledge cache",
 }
 

@@ -21,7 +21,6 @@ from accelerate.utils import InitProcessGroupKwargs, ProjectConfiguration
 
 from mfkd.config import LogConfig, TrainConfig
 from mfkd.errors import ConfigError, TrainingError
-from mfkd.train import heap
 
 PATIENCE = timedelta(hours=6)  # of the processes that wait while the first one prepares a method
 
@@ -45,8 +44,6 @@ def start(training: TrainConfig, log: LogConfig, folder: Path) -> Accelerator:
     AcceleratorState._reset_state()
     GradientState._reset_state()
     _leave_at_exit()
-    if not cuda:
-        heap.keep()
     return Accelerator(
         cpu=not cuda,
         mixed_precision={"bf16": "bf16", "fp16": "fp16"}.get(training.precision, "no"),
