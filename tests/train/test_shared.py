@@ -109,7 +109,8 @@ def test_cached_and_live_training_have_the_same_losses_step_by_step(do, options)
         )
     )
     assert half == pytest.approx(live, rel=1e-3)
-    assert full == pytest.approx(live, rel=1e-4)
+    assert full[:8] == pytest.approx(live[:8], rel=1e-6)  # later on training magnifies whatever differs
+    assert full == pytest.approx(live, rel=1e-3)
     assert half != pytest.approx(live, rel=1e-6)  # the knowledge was rounded on its way over the disk
     assert live[19] < 0.9 * live[0]
     assert fewer[:8] == pytest.approx(live[:8], rel=1e-4)  # the first epoch has 8 steps and view 0 in any case
