@@ -18,11 +18,11 @@ from mfkd.errors import ShapeError, UnknownNameError
 from mfkd.functional.precision import full
 
 EPSILON = 1e-16  # a map of zeros is at distance 1 from everything
-Levels = Tensor | Sequence[Tensor]
-MapDistance = Callable[[Levels, Tensor], Tensor]
+MapOrLevels = Tensor | Sequence[Tensor]
+MapDistance = Callable[[MapOrLevels, Tensor], Tensor]
 
 
-def cosine_distance(student: Levels, teacher: Tensor) -> Tensor:
+def cosine_distance(student: MapOrLevels, teacher: Tensor) -> Tensor:
     """One minus the cosine over channels, mean over positions and batch.
 
     Args:
@@ -41,12 +41,12 @@ def cosine_distance(student: Levels, teacher: Tensor) -> Tensor:
 
 
 class _Cosine(torch.autograd.Function):
-    """`cosine_distance` with its gradient by hand: a quarter of the passes over memory of torch's own function."""
+    """`cosine_distance` with its gradient by hand, which passes over memory less often than autograd's."""
 
     @staticmethod
     def forward(ctx: Any, teacher: Tensor, *levels: Tensor) -> Tensor:
         """(B, C, h, w) and one (B, C_i, h, w) a level of the student."""
-        parts = teacher.split([len(level[0]) for level in levels], dim=1)
+        parts = _parts(teacher, levels)
         own = _total([level.square() for level in levels])  # (B, 1, h, w), as all below
         both = (own.sqrt() * torch.linalg.vector_norm(teacher, dim=1, keepdim=True)).clamp_min(EPSILON**0.5)
         cosine = _total([level * part for level, part in zip(levels, parts, strict=True)]) / both
@@ -59,10 +59,15 @@ class _Cosine(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """The gradients of the student's levels: across their direction, towards the teacher's."""
         own, both, cosine, teacher, *levels = ctx.saved_tensors
-        parts = teacher.split([len(level[0]) for level in levels], dim=1)
+        parts = _parts(teacher, levels)
         each = gradient / cosine.numel()
         away, along = -each / both, each * cosine / own.clamp_min(EPSILON)
         return None, *(torch.addcmul(part * away, level, along) for level, part in zip(levels, parts, strict=True))
+
+
+def _parts(teacher: Tensor, levels: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """What each level of the student is compared with, (B, C_i, h, w)."""
+    return teacher.split([level.shape[1] for level in levels], dim=1)  # type: ignore[no-any-return]
 
 
 def _total(products: list[Tensor]) -> Tensor:
@@ -73,7 +78,7 @@ def _total(products: list[Tensor]) -> Tensor:
     return total
 
 
-def standardised_mse(student: Levels, teacher: Tensor) -> Tensor:
+def standardised_mse(student: MapOrLevels, teacher: Tensor) -> Tensor:
     """Mean squared gap after each channel of both maps has mean 0 and deviation 1 over batch and positions.
 
     Args:
@@ -90,7 +95,7 @@ def standardised_mse(student: Levels, teacher: Tensor) -> Tensor:
     return F.mse_loss(_standardise(torch.cat(levels, dim=1)), _standardise(teacher))
 
 
-def smooth_l1(student: Levels, teacher: Tensor) -> Tensor:
+def smooth_l1(student: MapOrLevels, teacher: Tensor) -> Tensor:
     """As `standardised_mse`, but gaps above 1 count linearly (half the square below 1).
 
     Args:
@@ -117,7 +122,7 @@ def map_distance(kind: str) -> MapDistance:
     return DISTANCES[kind]
 
 
-def _pair(name: str, student: Levels, teacher: Tensor) -> tuple[list[Tensor], Tensor]:
+def _pair(name: str, student: MapOrLevels, teacher: Tensor) -> tuple[list[Tensor], Tensor]:
     levels = [student] if isinstance(student, Tensor) else list(student)
     shapes = [tuple(level.shape) for level in levels]
     fit = {(len(shape), shape[0], *shape[2:]) for shape in shapes} == {(4, len(teacher), *teacher.shape[2:])}

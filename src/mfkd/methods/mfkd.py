@@ -17,7 +17,7 @@ from torch import Tensor
 
 from mfkd import seeding
 from mfkd.functional.ce import cross_entropy
-from mfkd.functional.distance import map_distance
+from mfkd.functional.distance import MapOrLevels, map_distance
 from mfkd.functional.kl import soft_target_loss
 from mfkd.functional.precision import autocast_of, full, full_taps, no_autocast
 from mfkd.methods.base import Context, Method, MethodConfig, Preparation
@@ -30,7 +30,7 @@ from mfkd.types import Batch, Knowledge, Needs, Outputs, Taps
 FUSED = "mfkd/fused"
 
 
-def mfkd_loss(student: Tensor | Sequence[Tensor], teacher: Tensor, distance: str = "cosine") -> Tensor:
+def mfkd_loss(student: MapOrLevels, teacher: Tensor, distance: str = "cosine") -> Tensor:
     """Gap between two fused maps.
 
     Args:

@@ -80,7 +80,7 @@ class Align(nn.Module):
 
     def __init__(self, channels: int, width: int, size: Size) -> None:
         super().__init__()
-        self.size = size
+        self.size, self.width = size, width
         self.conv = nn.Conv2d(channels, width, 1, bias=False)
         self.norm = nn.BatchNorm2d(width)
 

@@ -110,11 +110,12 @@ class Fusion(nn.Module):
             raise ConfigError("Fusion needs the shape of at least one map, got none; name one tap or more.")
         self.kind, self.size = kind, size
         static = kind == "static"
-        self.widths = [min(shape[0], channels) if static else channels for shape in shapes]
-        self.channels = sum(self.widths) if static else channels
-        self.levels = nn.ModuleList(
+        levels = [
             Standardise(shape[0], size, channels) if static else Align(shape[0], channels, size) for shape in shapes
-        )
+        ]
+        self.widths = [level.width for level in levels]
+        self.channels = sum(self.widths) if static else channels
+        self.levels = nn.ModuleList(levels)
         self.mix = None if static else MIXERS[kind](len(shapes), channels)
 
     def align(self, maps: Sequence[Tensor]) -> list[Tensor]:
