@@ -88,10 +88,32 @@ def test_methods_are_fed_full_precision(make_inputs, given, wanted):
             return self.terms
 
     student, teacher, batch = make_inputs(dtype=getattr(torch, given))
+    spy = Spy({}, needs=Needs(student=tuple(student.taps)))
     with torch.autocast("cpu", torch.bfloat16):
-        loss, terms = Objective({"spy": Spy({})})(student, teacher, batch)
+        loss, terms = Objective({"spy": spy})(student, teacher, batch)
     assert seen == [wanted, False]
     assert str(loss.dtype) == str(terms["ce"].dtype) == f"torch.{wanted}"
+
+
+def test_a_mixed_method_is_fed_the_maps_themselves_and_nobody_else_the_maps_it_did_not_ask_for(make_inputs):
+    seen = {}
+
+    class Spy(Constant):
+        def forward(self, student, teacher, batch):
+            seen[self.mixed] = student.taps
+            return self.terms
+
+    class Mixed(Spy):
+        mixed = True
+
+    student, teacher, batch = make_inputs(dtype=torch.bfloat16)
+    first, *rest = student.taps
+    assert rest
+    one, every = Needs(student=(first,)), Needs(student=tuple(student.taps))
+    spies = {"full": Spy({}, needs=one), "mixed": Mixed({}, needs=every)}
+    Objective(spies)(student, teacher, batch)
+    assert all(seen[True][name] is tap for name, tap in student.taps.items())
+    assert {name: tap.dtype for name, tap in seen[False].items()} == {first: torch.float32}
 
 
 def test_refusals(make_inputs):

@@ -12,7 +12,7 @@ from mfkd.errors import ConfigError, ShapeError, TrainingError
 from mfkd.functional.ce import cross_entropy
 from mfkd.functional.precision import full, full_taps, no_autocast
 from mfkd.methods.base import Method
-from mfkd.types import Batch, Knowledge, Needs, Outputs
+from mfkd.types import Batch, Knowledge, Needs, Outputs, Taps
 
 
 class Objective(nn.Module):
@@ -78,7 +78,7 @@ class Objective(nn.Module):
             ConfigError: two methods with a term of one name.
         """
         with no_autocast(student.logits):
-            raw, student = student.taps, Outputs(full(student.logits), full_taps(student.taps))
+            raw, student = student.taps, Outputs(full(student.logits), full_taps(self._compared(student.taps)))
             terms = {"ce": cross_entropy(student.logits, batch.label, batch.target, label_smoothing)}
             loss = self.ce * terms["ce"]
             if teacher is None:
@@ -98,6 +98,11 @@ class Objective(nn.Module):
                     # A weight of 0 still multiplies, so that every parameter gets a gradient under DDP.
                     loss = loss + self.weight(name) * value
         return loss, terms
+
+    def _compared(self, taps: Taps) -> Taps:
+        """The student's maps that a method wants in full precision; converting the others would only cost time."""
+        wanted = {tap for _, method in self.named() if not method.mixed for tap in method.needs.student}
+        return {name: tap for name, tap in taps.items() if name in wanted}
 
 
 def _merged(needs: list[Needs]) -> Needs:
