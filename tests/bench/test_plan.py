@@ -95,6 +95,15 @@ def test_single_methods_may_have_seeds_of_their_own_and_the_student_alone_has_al
     ]
 
 
+def test_the_student_alone_can_be_left_out():
+    assert keys({**SMALL, "alone": False}) == [
+        "resnet20-resnet8/teacher",
+        *(f"resnet20-resnet8/{method}/seed-{seed}" for seed in (0, 1) for method in ("kd", "mfkd")),
+    ]
+    with pytest.raises(ConfigError, match="alone: false leaves nothing to train, since none is the only method"):
+        load_bench({"methods": ["none"], "alone": False})
+
+
 def test_live_methods_see_the_same_views_without_a_cache():
     bench = load_bench({**SMALL, "live": ["mfkd"]}, ["cache.views=3"])
     kd, mfkd = cells(bench)[2:4]

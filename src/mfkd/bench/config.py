@@ -72,9 +72,12 @@ class BenchConfig(Frozen):
     )
     methods: dict[str, Any] = Field(
         default_factory=dict,
-        description="a list of methods, or names with a method each, as in a recipe; `none` is always part",
+        description="a list of methods, or names with a method each, as in a recipe; `none`, the student alone, comes by itself",
     )
     seeds: Seeds = Field(default=(0, 1, 2), min_length=1, description="of the students; methods are paired by them")
+    alone: bool = Field(
+        default=True, description="whether the student alone is trained too; false where methods meet each other alone"
+    )
     method_seeds: dict[str, Seeds] = Field(
         default_factory=dict, description="seeds of single methods, in the place of `seeds`"
     )
@@ -123,6 +126,8 @@ class BenchConfig(Frozen):
     def _check(self) -> "BenchConfig":
         if not self.methods:
             raise ValueError(f"methods: {METHODS}")
+        if not self.alone and set(self.methods) == {ALONE}:
+            raise ValueError(f"alone: false leaves nothing to train, since {ALONE} is the only method; name another")
         for key, names in (("family", self.family), ("method_seeds", self.method_seeds), ("live", self.live)):
             for name in names:
                 if name not in self.methods:

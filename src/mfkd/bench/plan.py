@@ -52,7 +52,7 @@ def cells(bench: BenchConfig) -> list[Cell]:
     for chosen in product(*(_axis(bench, axis) for axis in bench.order)):
         at = dict(zip(bench.order, chosen, strict=True))
         seed, method = at["seed"], at["method"]
-        if seed not in seeds_of(bench, method):
+        if seed not in seeds_of(bench, method) or (method == ALONE and not bench.alone):
             continue
         number, place = at["pair"], at["budget"]
         pair, budget = pair_names(bench)[number], budget_names(bench)[place]
