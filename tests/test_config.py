@@ -151,7 +151,8 @@ def test_every_bounded_field_stands_in_the_table_of_ranges():
         (
             ["cache.views=0"],
             "cache.views: got 0, expected 1 or more "
-            "(augmented views an image whose knowledge is kept on disk; null: live teacher).",
+            "(augmented views an image whose knowledge is kept on disk; null: live teacher; "
+            "auto: one for every 4 epochs, 16 at most).",
         ),
         (["seeds=[]"], "seeds: got [], expected 1 or more entries (one student alone and one distilled for each)."),
         (
@@ -227,6 +228,19 @@ def test_recipe_file_is_read_and_overrides_win(tmp_path):
 )
 def test_override_reads_numbers_as_a_person_does(text, value):
     assert load_config(None, [f"student.options.x={text}"]).student.options == {"x": value}
+
+
+@pytest.mark.parametrize(("epochs", "views"), [(1, 1), (7, 1), (8, 2), (64, 16), (240, 16)])
+def test_views_fit_the_epochs_if_they_are_to(epochs, views):
+    config = load_config(None, [f"train.epochs={epochs}", "cache.views=auto"])
+    assert config.cache.views == views
+    assert RunConfig.model_validate(yaml.safe_load(to_yaml(config))) == config
+
+
+def test_automatic_views_know_the_epochs_that_hold_where_none_are_named():
+    assert RunConfig.model_validate({"cache": {"views": "auto"}}).cache.views == min(16, TrainConfig().epochs // 4)
+    assert "train.epochs: got 'x'" in refusal("train.epochs=x", "cache.views=auto")
+    assert "cache.views: got 'all'" in refusal("cache.views=all")
 
 
 def test_base_is_the_start_without_a_recipe_and_is_not_changed():

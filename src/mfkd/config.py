@@ -7,13 +7,22 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import Field, field_validator, model_validator
 
 from mfkd.overrides import apply_override, read_yaml
-from mfkd.sections import AugmentConfig, CheckpointConfig, DataConfig, Positive, TrainConfig
+from mfkd.sections import (
+    AugmentConfig,
+    CacheConfig,
+    CheckpointConfig,
+    DataConfig,
+    LogConfig,
+    Positive,
+    TrainConfig,
+    choose_views,
+)
 from mfkd.shipped import recipe_names, recipe_path
 from mfkd.validation import Frozen, config_error, describe, validated
 
@@ -39,8 +48,6 @@ __all__ = [
     "settings",
     "to_yaml",
 ]
-
-Tracker = Literal["tensorboard", "wandb", "mlflow", "comet_ml", "aim", "clearml", "dvclive", "swanlab", "trackio"]
 
 
 _NAMES = (
@@ -128,28 +135,6 @@ class TeacherConfig(ModelConfig):
         return self
 
 
-class CacheConfig(Frozen):
-    """Teacher knowledge on disk; see docs/cache.md."""
-
-    views: Positive | None = Field(
-        default=None, description="augmented views an image whose knowledge is kept on disk; null: live teacher"
-    )
-    dtype: Literal["float16", "bfloat16", "float32"] = Field(
-        default="float16", description="how knowledge is stored; float32 repeats a live run to its last digits"
-    )
-    folder: str | None = Field(
-        default=None, description="folder of this one cache; null: one of its own below ~/.cache/mfkd/knowledge"
-    )
-
-
-class LogConfig(Frozen):
-    """Where progress goes besides `log.csv`."""
-
-    trackers: tuple[Tracker, ...] = Field(
-        default=("tensorboard",), description=f"any of {', '.join(get_args(Tracker))}; [] for none"
-    )
-
-
 class RunConfig(Frozen):
     """A whole run."""
 
@@ -182,6 +167,11 @@ class RunConfig(Frozen):
                 raise ValueError("teacher is a list and teachers is given too; name all teachers in one of them")
             return {**raw, "teacher": first, "teachers": more}
         return raw
+
+    @model_validator(mode="before")
+    @classmethod
+    def _choose_views(cls, raw: Any) -> Any:
+        return choose_views(raw) if isinstance(raw, dict) else raw
 
     @field_validator("method", mode="before")
     @classmethod

@@ -1,7 +1,7 @@
 """The parts of a recipe about images, their augmentation and one training; `config` puts the whole together."""
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, model_validator
 
@@ -10,6 +10,7 @@ from mfkd.validation import Frozen
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Tracker = Literal["tensorboard", "wandb", "mlflow", "comet_ml", "aim", "clearml", "dvclive", "swanlab", "trackio"]
 
 
 class DataConfig(Frozen):
@@ -181,3 +182,42 @@ class TrainConfig(Frozen):
         if self.warmup_epochs > self.epochs:
             raise ValueError(f"warmup_epochs {self.warmup_epochs:g} is longer than epochs {self.epochs}")
         return self
+
+
+# Measured, see docs/cache.md: with four epochs to a view a cache repays its building in a single run, and more views
+# than that gained less than a point.
+EPOCHS_A_VIEW, MOST_VIEWS = 4, 16
+
+
+class CacheConfig(Frozen):
+    """Teacher knowledge on disk; see docs/cache.md."""
+
+    views: Positive | None = Field(
+        default=None,
+        description="augmented views an image whose knowledge is kept on disk; null: live teacher; "
+        f"auto: one for every {EPOCHS_A_VIEW} epochs, {MOST_VIEWS} at most",
+    )
+    dtype: Literal["float16", "bfloat16", "float32"] = Field(
+        default="float16", description="how knowledge is stored; float32 repeats a live run to its last digits"
+    )
+    folder: str | None = Field(
+        default=None, description="folder of this one cache; null: one of its own below ~/.cache/mfkd/knowledge"
+    )
+
+
+class LogConfig(Frozen):
+    """Where progress goes besides `log.csv`."""
+
+    trackers: tuple[Tracker, ...] = Field(
+        default=("tensorboard",), description=f"any of {', '.join(get_args(Tracker))}; [] for none"
+    )
+
+
+def choose_views(raw: dict[str, Any]) -> dict[str, Any]:
+    """A raw recipe in which `cache.views: auto` is the number that fits `train.epochs`."""
+    cache, train = raw.get("cache"), raw.get("train")
+    if not isinstance(cache, dict) or cache.get("views") != "auto":
+        return raw
+    epochs = train.get("epochs") if isinstance(train, dict) else None
+    epochs = epochs if isinstance(epochs, int) else TrainConfig().epochs
+    return {**raw, "cache": {**cache, "views": max(1, min(epochs // EPOCHS_A_VIEW, MOST_VIEWS))}}

@@ -108,6 +108,9 @@ def test_live_methods_see_the_same_views_without_a_cache():
     bench = load_bench({**SMALL, "live": ["mfkd"]}, ["cache.views=3"])
     kd, mfkd = cells(bench)[2:4]
     assert (kd.config.cache.views, mfkd.config.cache.views, mfkd.config.augment.views) == (3, None, 3)
+    bench = load_bench({**SMALL, "live": ["mfkd"]}, ["cache.views=auto", "train.epochs=8"])
+    kd, mfkd = cells(bench)[2:4]
+    assert (kd.config.cache.views, mfkd.config.cache.views, mfkd.config.augment.views) == (2, None, 2)
 
 
 def test_cells_and_plans_read_back_to_the_same():

@@ -84,7 +84,7 @@ def test_run_builds_the_cache_and_counts_it_in_its_plan(mfkd, tmp_path):
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        (["build"], "cache.views is null, which asks the teacher itself; say how many, such as cache.views=4."),
+        (["build"], "cache.views is null, which asks the teacher itself; say how many, or cache.views=auto."),
         (["info"], "runs/digits has used no knowledge cache yet; build one with `mfkd cache build`."),
         (["verify", "out=x"], "x has used no knowledge cache yet; build one with `mfkd cache build`."),
         (["remove", "."], ". holds no knowledge cache; nothing was removed."),

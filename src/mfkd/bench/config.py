@@ -72,7 +72,7 @@ class BenchConfig(Frozen):
     )
     methods: dict[str, Any] = Field(
         default_factory=dict,
-        description="a list of methods, or names with a method each, as in a recipe; `none`, the student alone, comes by itself",
+        description="a list of methods, or names with a method each, as in a recipe; `none` comes by itself",
     )
     seeds: Seeds = Field(default=(0, 1, 2), min_length=1, description="of the students; methods are paired by them")
     alone: bool = Field(

@@ -12,6 +12,7 @@ from mfkd.config import RunConfig, StudentConfig, TeacherConfig
 from mfkd.errors import ConfigError, UnknownNameError
 from mfkd.methods import resolve
 from mfkd.overrides import apply_override, read_yaml
+from mfkd.sections import choose_views
 from mfkd.shipped import plan_names, plan_path, recipe_path
 from mfkd.validation import validated
 
@@ -60,7 +61,7 @@ def cells(bench: BenchConfig) -> list[Cell]:
         if all(cell.key != teacher.key for cell in found):
             found.append(teacher)
         home = Path(bench.out).expanduser() / pair / budget / method
-        raw = bench.all_budgets[place].over(_raw(bench, number))
+        raw = choose_views(bench.all_budgets[place].over(_raw(bench, number)))
         views = (raw.get("cache") or {}).get("views")
         if method in bench.live and views is not None:
             raw = merged(raw, {"cache": {"views": None}, "augment": {"views": views}})

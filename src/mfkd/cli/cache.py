@@ -59,7 +59,7 @@ def build(
 
     plan = plan_from(recipe, overrides)
     if plan.config.cache.views is None:
-        raise ConfigError("cache.views is null, which asks the teacher itself; say how many, such as cache.views=4.")
+        raise ConfigError("cache.views is null, which asks the teacher itself; say how many, or cache.views=auto.")
     from mfkd.pipeline import build_student, claimed, share_knowledge
     from mfkd.teachers import obtain_teacher, stand_in
     from mfkd.train.shared import check_wanted
