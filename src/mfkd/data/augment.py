@@ -35,7 +35,7 @@ def crop_and_flip(images: Tensor, rows: Tensor, view_seed: int, view: int, *, pa
         flip: whether to flip.
 
     Returns:
-        (B, C, H, W) in channels_last memory order; the images themselves when nothing is to be done.
+        (B, C, H, W); the images themselves when nothing is to be done.
     """
     if not padding and not flip:
         return images
@@ -47,10 +47,9 @@ def crop_and_flip(images: Tensor, rows: Tensor, view_seed: int, view: int, *, pa
     if flip:
         x = torch.where(drawn[:, 2:] < 0.5, width - 1 - x, x)
     x = offset[:, 1:] + x  # (B, W)
-    which = torch.arange(len(images), device=images.device)
-    padded = F.pad(images, (padding,) * 4)
-    # Indices around a slice come first, hence (B, H, W, C).
-    return padded[which[:, None, None], :, y[:, :, None], x[:, None, :]].permute(0, 3, 1, 2)
+    padded = F.pad(images, (padding,) * 4).flatten(2)  # (B, C, all pixels): one index a pixel serves all channels
+    pixel = (y[:, :, None] * (width + 2 * padding) + x[:, None, :]).flatten(1)
+    return padded.gather(2, pixel[:, None].expand(-1, images.shape[1], -1)).view_as(images)
 
 
 def large_transform(
