@@ -22,6 +22,7 @@ from mfkd.config import RunConfig
 from mfkd.data import ImageData, MemorySplit, train_loader
 from mfkd.distill import Distiller
 from mfkd.models import build_model
+from mfkd.records import environment
 from mfkd.teacher.cache import CachedSource
 from mfkd.teacher.frozen import FrozenTeacher
 from mfkd.teacher.identity import fields
@@ -115,7 +116,7 @@ def measure(images: list[int], views: int, repeats: int, folder: Path) -> dict[s
         )
         for name in ("read", "step"):
             row[f"{name}_ratio"] = spread([own / base for own, base in zip(row[name], first[name], strict=True)])
-    return {"batch": BATCH, "threads": torch.get_num_threads(), "rows": rows}
+    return {"batch": BATCH, "repeats": repeats, "environment": environment("cpu"), "rows": rows}
 
 
 def spread(values: list[float]) -> list[float]:

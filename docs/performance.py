@@ -1,11 +1,12 @@
-"""Writes `docs/performance.md` from the records in `docs/records/throughput`: no figure in it is typed by hand.
+"""Writes `docs/performance.md` from `docs/records/throughput` and `docs/records/growth`: no figure is typed by hand.
 
-Run `python docs/performance.py` after adding a record of `benchmarks/throughput.py`; a test checks that page and
-records agree.
+Run `python docs/performance.py` after adding a record of `benchmarks/throughput.py` or `benchmarks/cache.py`; a test
+checks that page and records agree.
 """
 
 import json
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 HERE = Path(__file__).parent
@@ -80,8 +81,33 @@ PARTS = {
 
 def page() -> str:
     """The whole page."""
-    records = sorted((HERE / "records" / "throughput").glob("*.json"))
-    return HEAD + "".join(f"\n{tables(json.loads(path.read_text()))}" for path in records)
+    found = [(make, path) for make, name in ((tables, "throughput"), (growth, "growth"))
+             for path in sorted((HERE / "records" / name).glob("*.json"))]  # fmt: skip
+    return HEAD + "".join(f"\n{make(json.loads(path.read_text()))}" for make, path in found)
+
+
+def growth(record: dict[str, Any]) -> str:
+    """How a knowledge cache grows, from one run of `benchmarks/cache.py`."""
+    environment = record["environment"]
+    lines = [
+        f"## How the cache grows: {environment['processor']}, {environment['threads']} threads",
+        "",
+        "`python benchmarks/cache.py`: MFKD's knowledge of resnet56 for resnet20, images of CIFAR's size, batch "
+        f"{record['batch']}; torch {environment['versions']['torch']}, commit {environment['commit']}, "
+        f"{environment['finished']}. Ratios are to the first row, of each image and view or of a step; medians of "
+        f"{record['repeats']} rounds with the range.",
+        "",
+        *_head(["images", "views", "MB", "MB, ratio", "building, s", "building, ratio", "reading a batch, ms",
+                "a training step, ratio"]),
+    ]  # fmt: skip
+    for row in record["rows"]:
+        building, step = (
+            f"{m:.2f} ({low:.2f} to {high:.2f})" for m, low, high in (row["build_ratio"], row["step_ratio"])
+        )
+        lines.append(_row([f"{row['images']:,}", str(row["views"]), f"{row['bytes'] / 1e6:,.1f}",
+                           f"{row['bytes_ratio']:.3f}", f"{median(row['build']):.1f}", building,
+                           f"{1e3 * median(row['read']):.2f}", step]))  # fmt: skip
+    return "\n".join(lines) + "\n"
 
 
 def tables(record: dict[str, Any]) -> str:

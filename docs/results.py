@@ -37,7 +37,25 @@ def _section(folder: Path) -> str:
 def _comparison(file: Path) -> str:
     """What `mfkd bench` or `mfkd compare` wrote, one table a comparison."""
     text = (file.parent / "about.md").read_text().strip()
-    return f"\n{text}\n" + "".join(_compared(one) for one in json.loads(file.read_text()))
+    found = json.loads(file.read_text())
+    single = len(found) > 1 and len({row["method"] for one in found for row in one["rows"]}) == 1
+    return f"\n{text}\n" + (_budgets(found) if single else "".join(map(_compared, found)))
+
+
+def _budgets(found: list[dict[str, Any]]) -> str:
+    """One method in several budgets: one table, a row a budget."""
+    split = "validation" if found[0]["split"] == "val" else "test"
+    lines = [
+        f"Top-1 of the {split} images in per cent; {found[0]['protocol']}.",
+        "",
+        "| budget | n | Top-1 | seeds |",
+        "|---" * 4 + "|",
+    ]
+    for one in found:
+        (row,) = one["rows"]
+        each = ", ".join(f"{value:.2f}" for value in row["last"]["last"])
+        lines.append(f"| {one['title'].split(', ')[-1]} | {row['last']['n']} | {_value(row, 'last')} | {each} |")
+    return "\n" + "\n".join(lines) + "\n"
 
 
 def _compared(found: dict[str, Any]) -> str:
