@@ -2,9 +2,9 @@
 
     python benchmarks/throughput.py --out throughput.json
 
-All trainings take turns, a few updates at a time, for several rounds; each ratio is worked out within a
-round, and told as the median over the rounds with the range. `--help` lists what can be left out. Nothing
-else should run on the machine.
+All trainings take turns, for several rounds; each ratio is worked out within a round, and told as the
+median over the rounds with the range. `--help` lists what can be left out. Nothing else should run on
+the machine.
 """
 
 import argparse
@@ -44,26 +44,39 @@ PARTS = {
 
 
 def measure(trainings: dict[str, Training], batch: int, rounds: int, steps: int, warm: int) -> list[dict[str, float]]:
-    """Seconds an image of each training, for each round; the order changes from round to round."""
-    found, order = [], list(trainings)
-    shuffle = random.Random(0).shuffle  # noqa: S311 - no secret
+    """Seconds an image of each training, for each round.
+
+    Within a round trainings take turns after every update, in an order that changes, so that whatever else the machine
+    does strikes all alike; those with worker processes, which must not run beside others, take theirs in a row.
+    """
+    found, shuffle = [], random.Random(0).shuffle  # noqa: S311 - no secret
+    turns = [name for name, one in trainings.items() if one.workers is None]
+    fed = [name for name in trainings if name not in turns]
     for number in range(rounds + 1):
-        row = {}
-        shuffle(order)
-        for name in order:
+        row = dict.fromkeys(trainings, 0.0)
+        for _ in range(steps):
+            shuffle(turns)
+            for name in turns:
+                row[name] += _seconds(trainings[name].step)
+        shuffle(fed)
+        for name in fed:
             one = trainings[name]
-            one.before()
-            for _ in range(warm):
-                one.step()
-            begun = time.perf_counter()
-            for _ in range(steps):
-                one.step()
-            row[name] = (time.perf_counter() - begun) / (steps * batch)
-            one.after()
+            if one.workers is not None:
+                one.workers.start()
+                for _ in range(warm):
+                    one.step()
+                row[name] = sum(_seconds(one.step) for _ in range(steps))
+                one.workers.stop()
         if number:  # the first round warms up
-            found.append(row)
+            found.append({name: taken / (steps * batch) for name, taken in row.items()})
             print(".", end="", flush=True, file=sys.stderr)
     return found
+
+
+def _seconds(step: Callable[[], Any]) -> float:
+    begun = time.perf_counter()
+    step()
+    return time.perf_counter() - begun
 
 
 def spread(values: list[float]) -> dict[str, float]:
@@ -193,8 +206,8 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=4096, help="generated images")
     parser.add_argument("--fraction", type=float, default=0.1, help="share of the images of --data")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--steps", type=int, default=6, help="updates a round that are timed")
-    parser.add_argument("--warm", type=int, default=2, help="updates before them")
+    parser.add_argument("--steps", type=int, default=8, help="updates a round that are timed")
+    parser.add_argument("--warm", type=int, default=2, help="updates before them, with worker processes")
     parser.add_argument("--workers", type=int, default=2, help="worker processes of the reference loop")
     parser.add_argument("--views", type=int, default=1, help="views in the knowledge cache")
     parser.add_argument(

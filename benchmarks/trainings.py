@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -34,13 +34,11 @@ class Training:
 
     Args:
         step: takes one.
-        before: called before a block of updates, such as to start worker processes.
-        after: called after it.
+        workers: processes that feed it and must run while it does.
     """
 
     step: Callable[[], Any]
-    before: Callable[[], None] = field(default=lambda: None)
-    after: Callable[[], None] = field(default=lambda: None)
+    workers: "Workers | None" = None
 
 
 def plan_of(args: argparse.Namespace, pair: str, batch: int, views: int | None = None, **train: Any) -> Plan:
@@ -122,7 +120,7 @@ def with_workers(fit: Fit, workers: Workers) -> Training:
             yield Batch(image.contiguous(memory_format=torch.channels_last), label, index)
 
     endless_batches = batches()
-    return Training(lambda: fit.update(endless_batches), workers.start, workers.stop)
+    return Training(lambda: fit.update(endless_batches), workers)
 
 
 def reference(plan: Plan, workers: Workers, *, distilled: bool) -> Training:
@@ -131,7 +129,7 @@ def reference(plan: Plan, workers: Workers, *, distilled: bool) -> Training:
     student = build_model(plan.config.student.model, num_classes=CLASSES)
     teacher = build_model(plan.config.teacher.model, num_classes=CLASSES).eval() if distilled else None
     step = training(student, teacher)
-    return Training(lambda: step(next(workers)), workers.start, workers.stop)
+    return Training(lambda: step(next(workers)), workers)
 
 
 def teacher_alone(fit: Fit) -> Training:

@@ -54,8 +54,8 @@ that are already in memory; `--trace FILE` writes the trace of torch's profiler.
 ## How to measure it
 
 `python benchmarks/throughput.py --out throughput.json` takes about 25 minutes on two cores with nothing else running,
-15 with `--rounds 5`. All trainings take turns, a few updates at a time, in one process; each ratio is worked out
-within one round and told as the median over the rounds, with the range in brackets. The reference loop
+15 with `--rounds 5`. All trainings take turns, update by update, in one process; each ratio is worked out within
+one round and told as the median over the rounds, with the range in brackets. The reference loop
 (`benchmarks/reference.py`) is the usual one of distillation research: float32, contiguous memory, networks as
 written, the teacher asked in each step, PIL transforms in a DataLoader with workers. It does plain KD, which is
 cheaper than MFKD in that style would be.
