@@ -45,8 +45,8 @@ channels is reduced to its principal components. The teacher's weights stay in m
 disk, for the record's agreement with it; VGG13's are 38 MB of a process that takes 1.1 GB when it trains plainly, most
 of that libraries.
 
-The table below was measured with trainings that took turns after five updates; the benchmark now has them take turns
-after every one, since neighbours on the machine moved single ratios by a tenth and more.
+The run of 7 rounds below had trainings take turns after five updates; the benchmark now has them after every one,
+since neighbours on the machine moved single ratios by a tenth and more.
 
 Keeping memory that an update has freed (glibc's `MALLOC_TRIM_THRESHOLD_` and `MALLOC_MMAP_THRESHOLD_`) was tried and
 left out: nine in ten page faults went away, and none of two runs on two cores was faster for it.
