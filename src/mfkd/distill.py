@@ -17,6 +17,7 @@ from mfkd.taps.choose import TapsOf
 from mfkd.taps.head import classifier
 from mfkd.taps.probe import count_classes
 from mfkd.taps.reader import read
+from mfkd.teacher.aside import lay_aside
 from mfkd.teacher.frozen import FrozenTeacher
 from mfkd.teacher.several import SeveralTeachers, frozen, listed
 from mfkd.teacher.source import LiveSource, Source
@@ -163,9 +164,15 @@ class Distiller(nn.Module):
         return read(self.student, images, self.student_taps) if self.tapped is None else self.tapped(images)
 
     def quicken(self) -> None:
-        """Let a live teacher answer the fast way, by a copy of its weights as they are now; the trainer calls this."""
+        """Let a live teacher answer the fast way, by a copy of its weights as they are now; the trainer calls this.
+
+        The weights of a teacher that is not asked in a step are laid aside, see `lay_aside`.
+        """
         if isinstance(self.source, LiveSource):
             self.source.quicken(self.input_shape)
+        elif self.teacher is not None:
+            self.teacher.slow()
+            lay_aside(self.teacher)
 
     def ahead(self, batch: Batch) -> Knowledge | None:
         """The knowledge of a batch where it lies on disk, to be read before the step; else None."""
