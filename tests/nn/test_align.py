@@ -13,6 +13,16 @@ def test_shrink_averages_and_leaves_smaller_sides():
     assert shrink(maps, (4, 9)) is maps
 
 
+@pytest.mark.parametrize("size", [(3, 4), (6, 2), (4, 5), (3, 5)])  # whole multiples of 12 x 8, and others
+def test_shrink_is_adaptive_averaging_at_any_ratio(size):
+    maps = torch.randn(2, 3, 12, 8, generator=torch.Generator().manual_seed(0)).double().requires_grad_()
+    wanted, got = F.adaptive_avg_pool2d(maps, size), shrink(maps, size)
+    assert torch.allclose(got, wanted, rtol=0, atol=1e-14)
+    towards = torch.randn(wanted.shape, generator=torch.Generator().manual_seed(1)).double()
+    gradients = [torch.autograd.grad((pooled * towards).sum(), maps)[0] for pooled in (wanted, got)]
+    assert torch.allclose(*gradients, rtol=0, atol=1e-14)
+
+
 def test_enlarge_interpolates():
     maps = torch.tensor([[[[0.0, 4.0]]]])
     assert enlarge(maps, (1, 4)).flatten().tolist() == [0, 1, 3, 4]

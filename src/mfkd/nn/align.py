@@ -16,7 +16,11 @@ def shrink(maps: Tensor, size: Size) -> Tensor:
     """(B, C, H, W) to at most (h, w) by adaptive averaging; a side that is smaller already stays."""
     height, width = maps.shape[-2:]
     smaller = (min(height, size[0]), min(width, size[1]))
-    return maps if smaller == (height, width) else F.adaptive_avg_pool2d(maps, smaller)
+    if smaller == (height, width):
+        return maps
+    if height % smaller[0] or width % smaller[1]:
+        return F.adaptive_avg_pool2d(maps, smaller)
+    return F.avg_pool2d(maps, (height // smaller[0], width // smaller[1]))  # the same, and twice as fast on CPUs
 
 
 def enlarge(maps: Tensor, size: Size) -> Tensor:
