@@ -161,6 +161,9 @@ def _timm(short: str, num_classes: int | None, in_channels: int, options: dict[s
     return model
 
 
+WARNING = ("googlenet", "inception_v3")  # torchvision warns unless they are told how to draw their weights
+
+
 def _torchvision(short: str, num_classes: int | None, in_channels: int, options: dict[str, Any]) -> nn.Module:
     from torchvision import models
 
@@ -182,6 +185,8 @@ def _torchvision(short: str, num_classes: int | None, in_channels: int, options:
     pretrained = options.get("weights") is not None
     if num_classes is not None and not pretrained:
         options["num_classes"] = num_classes
+    if short in WARNING and not pretrained:
+        options.setdefault("init_weights", True)
     builder = models.get_model_builder(short)
     auxiliary = options.get("aux_logits", False)
     if pretrained and not auxiliary:
