@@ -41,6 +41,7 @@ PARTS = {
     "input": {},
 }
 """What is switched off, and how; without options it is done to the training once it stands."""
+PROCESSES = 5  # whose peaks of memory are compared; single ones differ by some per cent
 
 
 def measure(trainings: dict[str, Training], batch: int, rounds: int, steps: int, warm: int) -> list[dict[str, float]]:
@@ -90,6 +91,7 @@ RATIOS: dict[str, Callable[[dict[str, float]], float]] = {
     "reference loop / MFKD cached": lambda r: r["reference kd"] / r["mfkd cached"],
     "reference loop / MFKD live": lambda r: r["reference kd"] / r["mfkd live"],
     "reference loop / KD live": lambda r: r["reference kd"] / r["kd live"],
+    "reference loop / our plain training": lambda r: r["reference kd"] / r["plain"],
     "reference plain loop / our plain training": lambda r: r["reference plain"] / r["plain"],
 }
 
@@ -142,10 +144,16 @@ def one(args: argparse.Namespace, pair: str, batch: int, *, parts: bool) -> dict
         fit.compiled.remove()
     found["profile"] = profile(cached_plan, args.steps * args.rounds)
     if args.memory:
-        peaks = {name: _peak(args, pair, batch, name) for name in ("plain", "cached")}
-        found["peak_mb"] = {name: one["peak"] / 1e6 for name, one in peaks.items()}
-        found["mapped_mb"] = peaks["cached"]["mapped"] / 1e6
-        found["memory"] = (peaks["cached"]["peak"] - peaks["cached"]["mapped"]) / peaks["plain"]["peak"]
+        kinds = ("plain", "cached")
+        peaks = [{kind: _peak(args, pair, batch, kind) for kind in kinds} for _ in range(PROCESSES)]
+        found["peak_mb"] = {kind: spread([one[kind]["peak"] / 1e6 for one in peaks]) for kind in kinds}
+        found["mapped_mb"] = spread([one["cached"]["mapped"] / 1e6 for one in peaks])
+        own = {kind: [one[kind]["peak"] - one[kind]["mapped"] for one in peaks] for kind in kinds}
+        found["memory"] = {
+            "median": median(own["cached"]) / median(own["plain"]),
+            "low": min(own["cached"]) / max(own["plain"]),
+            "high": max(own["cached"]) / min(own["plain"]),
+        }
     return found
 
 
@@ -168,14 +176,12 @@ def peak(args: argparse.Namespace) -> dict[str, int]:
     (pair,), (batch,) = args.pairs, args.batches
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if args.peak == "plain":
-        begin(device)
         fit = ours(plan_of(args, pair, batch), None)
     else:
         plan = plan_of(args, pair, batch, views=args.views)
         teacher = obtain_teacher(plan)
-        shared = share_knowledge(plan, teacher, lambda _: None, always=True)
-        begin(device)
-        fit = ours(plan, shared, teacher=teacher)
+        fit = ours(plan, share_knowledge(plan, teacher, lambda _: None, always=True), teacher=teacher)
+    begin(device)
     train = updates(fit)
     for _ in range(10):
         train.step()

@@ -1,3 +1,4 @@
+import gc
 import signal
 
 import pytest
@@ -17,6 +18,13 @@ def seeded():
 def ctrl_c():
     """Ctrl-C as in a terminal; a shell that starts the tests in its background switches it off."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick_collections():
+    """Every training collects garbage first; among what thousands of tests have left that would take a second each."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

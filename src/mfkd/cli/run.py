@@ -1,5 +1,6 @@
 """`mfkd run`: the whole job."""
 
+import gc
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -77,6 +78,7 @@ def _do(recipe: str | None, overrides: list[str] | None, dry_run: bool, source: 
         return _estimate(estimate(plan), as_json)
     from mfkd.pipeline import run as run_plan
 
+    gc.freeze()  # modules and settings stay; what is collected before each training need not look at them
     summary = run_plan(plan, screen.say)
     if not as_json:
         _summary(summary)
