@@ -22,7 +22,8 @@ Distilling should cost what plain training costs. This page says what is done fo
   the last tap. It runs in channels-last memory, in the precision of `train.precision`, and without gradients.
 - **The knowledge cache** (`cache.views=N`) takes the teacher out of the step altogether.
 - **Mixed precision** (`train.precision=bf16`) holds for both networks and for MFKD's fusion of the student's maps;
-  losses are computed in float32.
+  losses are computed in float32. `auto` takes it where the hardware computes it (CUDA from Ampere on, AVX512-BF16,
+  AMX) and fp32 elsewhere; a processor that has to emulate it is told to be slow.
 - **Compiling** (`train.compile`): `auto` times the networks as they are, compiles what should repay its compile time
   at least threefold within the updates that are left, and keeps it if it is measured to be 3% faster or more. The
   choice is made once a run, alike on all processes, and is kept in the checkpoint. On a CPU the training of a

@@ -25,6 +25,8 @@ def quick_collections():
     """Every training collects garbage first; among what thousands of tests have left that would take a second each."""
     gc.collect()
     gc.freeze()
+    yield
+    gc.unfreeze()  # who asks for the referrers of an object, as Hypothesis does when it is imported, finds them again
 
 
 @pytest.fixture(autouse=True)

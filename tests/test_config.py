@@ -230,6 +230,15 @@ def test_override_reads_numbers_as_a_person_does(text, value):
     assert load_config(None, [f"student.options.x={text}"]).student.options == {"x": value}
 
 
+@pytest.mark.parametrize(("able", "precision"), [(True, "bf16"), (False, "fp32")])
+def test_precision_is_that_of_the_hardware_if_it_is_to(monkeypatch, able, precision):
+    monkeypatch.setattr("mfkd.sections.fast_bf16", lambda: able)
+    config = load_config(None, ["train.precision=auto", "teacher.train.precision=auto"])
+    assert config.train.precision == config.teacher_training().precision == precision
+    assert f"precision: {precision}" in to_yaml(config)  # so that the run goes on in it, wherever that is
+    assert "precision: auto" not in to_yaml(config)
+
+
 @pytest.mark.parametrize(("epochs", "views"), [(1, 1), (7, 1), (8, 2), (64, 16), (240, 16)])
 def test_views_fit_the_epochs_if_they_are_to(epochs, views):
     config = load_config(None, [f"train.epochs={epochs}", "cache.views=auto"])

@@ -21,6 +21,7 @@ from mfkd.sections import (
     LogConfig,
     Positive,
     TrainConfig,
+    choose_precision,
     choose_views,
 )
 from mfkd.shipped import recipe_names, recipe_path
@@ -121,6 +122,11 @@ class TeacherConfig(ModelConfig):
     train: dict[str, Any] = Field(
         default_factory=dict, description="differences from `train` when the teacher is trained here"
     )
+
+    @field_validator("train")
+    @classmethod
+    def _choose_precision(cls, value: dict[str, Any]) -> dict[str, Any]:
+        return {key: choose_precision(own) if key == "precision" else own for key, own in value.items()}
 
     @model_validator(mode="after")
     def _check_ready(self) -> "TeacherConfig":

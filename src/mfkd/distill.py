@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import length_hint
 from typing import Any
 
@@ -34,11 +34,13 @@ class DistillOutput:
         loss: () the weighted objective; gradients flow.
         terms: named, unweighted, detached scalars, "ce" among them.
         logits: (B, K) of the student.
+        watched: named, detached scalars that are no part of the loss, see `Method.watched`.
     """
 
     loss: Tensor
     terms: dict[str, Tensor]
     logits: Tensor
+    watched: dict[str, Tensor] = field(default_factory=dict)
 
 
 class Distiller(nn.Module):
@@ -157,7 +159,8 @@ class Distiller(nn.Module):
                 f"distiller got label {int(batch.label.max())}, the student has {self.num_classes} classes; "
                 "number the labels from 0, or build the student with more classes."
             ) from error
-        return DistillOutput(loss, {name: term.detach() for name, term in terms.items()}, outputs.logits)
+        detached = {name: term.detach() for name, term in terms.items()}
+        return DistillOutput(loss, detached, outputs.logits, self.objective.watched())
 
     def outputs(self, images: Tensor) -> Outputs:
         """The student's logits and those of its taps that the methods need."""

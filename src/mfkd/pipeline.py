@@ -11,6 +11,7 @@ from mfkd.data.sets import UNREADABLE
 from mfkd.distill import Distiller
 from mfkd.errors import ConfigError
 from mfkd.files import locked, sweep, write_atomic, write_json, write_text
+from mfkd.hardware import remarks
 from mfkd.models import build_model
 from mfkd.models.trust import remember
 from mfkd.models.weights import load_weights
@@ -93,7 +94,7 @@ def claimed(plan: Plan, say: Callable[[str], None] = lambda _: None) -> Iterator
             write_text(config, to_yaml(plan.config))
             if plan.data.unreadable:
                 write_text(plan.folder / UNREADABLE, "".join(f"{line}\n" for line in plan.data.unreadable))
-            for note in plan.data.notes:
+            for note in [*plan.data.notes, *remarks(plan.config.train.precision)]:
                 say(f"Warning: {note}")
             remember(plan.models)
         yield

@@ -3,14 +3,22 @@
 import math
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from mfkd.hardware import fast_bf16
 from mfkd.validation import Frozen
 
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Tracker = Literal["tensorboard", "wandb", "mlflow", "comet_ml", "aim", "clearml", "dvclive", "swanlab", "trackio"]
+
+
+def choose_precision(value: Any) -> Any:
+    """What `train.precision: auto` stands for on this machine; any other value as it is."""
+    if value != "auto":
+        return value
+    return "bf16" if fast_bf16() else "fp32"
 
 
 class DataConfig(Frozen):
@@ -159,7 +167,9 @@ class TrainConfig(Frozen):
     )
     label_smoothing: float = Field(default=0.0, ge=0, lt=1, description="share of the label spread over all classes")
     precision: Literal["fp32", "bf16", "fp16", "fp64"] = Field(
-        default="fp32", description="the half precisions are mixed with fp32, fp16 needs CUDA"
+        default="fp32",
+        description="the half precisions are mixed with fp32, fp16 needs CUDA; auto: bf16 where the hardware computes "
+        "it, else fp32, and the run keeps what was chosen",
     )
     accumulate: Positive = Field(default=1, description="parts into which a batch is split")
     channels_last: bool = Field(default=True, description="memory layout of images and weights; usually faster")
@@ -168,6 +178,11 @@ class TrainConfig(Frozen):
     )
     sync_batchnorm: bool = Field(default=False, description="share BatchNorm statistics between processes (CUDA)")
     evaluate_every: Positive = Field(default=1, description="epochs between evaluations; the last epoch always counts")
+
+    @field_validator("precision", mode="before")
+    @classmethod
+    def _choose_precision(cls, value: Any) -> Any:
+        return choose_precision(value)
 
     @model_validator(mode="after")
     def _check(self) -> "TrainConfig":

@@ -72,6 +72,24 @@ def test_the_distance_is_the_one_named(make_context, make_inputs, distance):
     assert term == map_distance(distance)(fused, knowledge[FUSED])
 
 
+def test_the_share_of_each_level_is_watched_where_the_fusion_weighs_them(make_context, make_inputs):
+    student, teacher, batch = make_inputs()
+    method = calibrated(make_context(), **LEARNT).eval()
+    assert method.watched() == {}  # nothing has gone through yet
+    method(student, Knowledge(None, method.knowledge(teacher.taps)), batch)
+    shares = method.student_side.attention(list(student.taps.values())).mean((0, 2, 3))
+    assert list(method.watched()) == ["mfkd/student front", "mfkd/student middle", "mfkd/student bottom"]
+    assert torch.stack(list(method.watched().values())).allclose(shares)
+    assert not any(share.requires_grad for share in method.watched().values())
+    joint = MFKD(MFKDConfig(**LEARNT, calibration="joint"), make_context())
+    joint(student, Knowledge(teacher.logits, joint.knowledge(teacher.taps)), batch)
+    shares = [share for name, share in joint.watched().items() if name.startswith("mfkd/teacher ")]
+    assert sum(shares).item() == pytest.approx(1)
+    static = calibrated(make_context())
+    static(student, Knowledge(None, static.knowledge(teacher.taps)), batch)
+    assert static.watched() == {}
+
+
 def test_head_term_is_the_frozen_heads_cross_entropy_times_its_weight(make_context, make_inputs):
     student, teacher, batch = make_inputs()
     method = calibrated(make_context(), **LEARNT, head_weight=0.25).eval()

@@ -127,7 +127,7 @@ def test_figures_are_files_too(run_page):
     files = sorted(run_page[1].iterdir())
     names = {file.stem.removesuffix("-dark") for file in files}
     assert {"gain", "learning-curves", "classes", "reliability", "cka-alone", "cka-distilled"} <= names
-    assert {"levels-teacher", "levels-student", "cost-parameters", "loss-terms"} <= names
+    assert {"levels-teacher", "levels-student", "level-weights", "cost-parameters", "loss-terms"} <= names
     assert len(files) == 2 * len(names)
     for file in files:
         root = ET.fromstring(file.read_text(encoding="utf-8"))

@@ -134,6 +134,10 @@ class Method(nn.Module):
         """The stage to run before training, or None."""
         return None
 
+    def watched(self) -> dict[str, Tensor]:
+        """Named scalars of the last `forward` that are logged beside the terms and train nothing, `name/what`."""
+        return {}
+
     def deployed(self, student: nn.Module) -> nn.Module | None:  # noqa: ARG002
         """The network to evaluate and hand over, where that is not the student alone; None: the student."""
         return None

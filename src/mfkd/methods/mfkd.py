@@ -24,7 +24,7 @@ from mfkd.methods.base import Context, Method, MethodConfig, Preparation
 from mfkd.methods.lookup import map_shapes
 from mfkd.nn.adapt import Levels, answering
 from mfkd.nn.calibrate import CalibratedFusion, HeadedFusion
-from mfkd.nn.fuse import Fusion
+from mfkd.nn.fuse import Attention, Fusion
 from mfkd.types import Batch, Knowledge, Needs, Outputs, Taps
 
 FUSED = "mfkd/fused"
@@ -206,6 +206,17 @@ class MFKD(Method):
             TrainingError: the fusion is not calibrated.
         """
         return taps if self.joint else {FUSED: self._fused(taps)}
+
+    def watched(self) -> dict[str, Tensor]:
+        """Mean weight of each level where the fusion weighs them (`kind: attention`), of each side that learns."""
+        sides = {"student": (self.student_side, self.config.student_taps)}
+        if self.joint:
+            sides["teacher"] = (self.teacher_side.fusion, self.needs.teacher)
+        found: dict[str, Tensor] = {}
+        for side, (part, taps) in sides.items():
+            if isinstance(part, Fusion) and isinstance(part.mix, Attention) and part.mix.share is not None:
+                found |= {f"mfkd/{side} {tap}": share for tap, share in zip(taps, part.mix.share, strict=True)}
+        return found
 
     def preparation(self) -> Preparation | None:
         """Calibrate the teacher's fusion; None if that is done, or never."""

@@ -56,6 +56,10 @@ class Objective(nn.Module):
         for _, method in self.named():
             method.progress = progress
 
+    def watched(self) -> dict[str, Tensor]:
+        """What the methods have to log of the last forward pass beside their terms."""
+        return {name: value for _, method in self.named() for name, value in method.watched().items()}
+
     def weight(self, name: str) -> float:
         """The factor of a method's terms now: its weight, reached linearly from 0 over its warm-up."""
         config = dict(self.named())[name].config

@@ -28,10 +28,15 @@ def _smooth(channels: int) -> nn.Sequential:
 
 
 class Attention(nn.Module):
-    """Weigh each level at each position, sum, 3x3 convolution and BatchNorm."""
+    """Weigh each level at each position, sum, 3x3 convolution and BatchNorm.
+
+    Attributes:
+        share: (L,) mean weight of each level in the last forward pass, without gradients; None before one.
+    """
 
     def __init__(self, levels: int, channels: int) -> None:
         super().__init__()
+        self.share: Tensor | None = None
         self.score = nn.Conv2d(levels * channels, levels, 1)
         self.smooth = _smooth(channels)
 
@@ -41,7 +46,9 @@ class Attention(nn.Module):
 
     def forward(self, levels: Sequence[Tensor]) -> Tensor:
         """L aligned maps (B, C, h, w) to one."""
-        return self.smooth(weighted_sum(levels, self.weights(levels)))  # type: ignore[no-any-return]
+        weights = self.weights(levels)
+        self.share = weights.detach().float().mean((0, 2, 3))
+        return self.smooth(weighted_sum(levels, weights))  # type: ignore[no-any-return]
 
 
 class Concat(nn.Module):

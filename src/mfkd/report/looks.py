@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from mfkd.plan import Kind
 from mfkd.report import cka, maps
 from mfkd.report.classes import SHOWN
+from mfkd.report.figures import curves
 from mfkd.report.figures.canvas import NAMES
 from mfkd.report.figures.matrix import matrix
 from mfkd.report.folder import RunFolder
@@ -85,10 +86,12 @@ def fusion_section(run: RunFolder, networks: Networks, found: Answers) -> Sectio
     images, labels = _inputs(networks, places), networks.split.labels[places]
     blocks += [_weights(side, sides.weights(side, images), labels, names, look.taps[side]) for side in look.weigh]
     if look.weigh:
+        if picture := curves.weights(list(run.distilled.values())):
+            blocks.append(picture)
         blocks.append(
             Text(
-                "The weights are those at the end of training: the log does not hold them by epoch. The teacher's "
-                "fusion is calibrated before the student learns and frozen, so its weights are the same throughout."
+                "The weights by class are those at the end of training. A teacher's fusion that is calibrated before "
+                "the student learns is frozen then, so its weights are the same throughout."
             )
         )
     return Section("fusion", "What the fusion sees" if look.fuse else "What the networks see", blocks)

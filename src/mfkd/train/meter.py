@@ -12,7 +12,7 @@ from mfkd.distill import DistillOutput
 
 @dataclass
 class Meter:
-    """Sums by name: the loss, every term, and what the training accuracy is made from."""
+    """Sums by name: the loss, every term, what methods watch, and what the training accuracy is made from."""
 
     __pydantic_config__ = ConfigDict(arbitrary_types_allowed=True)  # checked where a checkpoint is read
 
@@ -24,6 +24,7 @@ class Meter:
         found = {
             "loss": out.loss.detach(),
             **out.terms,
+            **out.watched,
             "parts": torch.ones_like(out.loss),
             "right": (out.logits.argmax(1) == label).sum(),
             "labelled": (label >= 0).sum(),
@@ -34,7 +35,7 @@ class Meter:
             self.sums[name] = value.to(like.dtype) if before is None else before.to(like.device) + value
 
     def means(self, reduce: Callable[[Tensor], Tensor]) -> dict[str, float]:
-        """Mean loss and terms, and train_top1 in per cent of the labelled images.
+        """Mean loss, terms and watched scalars, and train_top1 in per cent of the labelled images.
 
         Args:
             reduce: sums a tensor over all processes.

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from mfkd.data import ImageData, eval_loader
 from mfkd.distill import Distiller
 from mfkd.errors import ConfigError
+from mfkd.hardware import remarks
 from mfkd.methods.projected import NOTE, Projected
 from mfkd.records import RunRecord
 from mfkd.seeding import seeded
@@ -56,7 +57,12 @@ def train(
     if accelerator.is_main_process:
         save_student(job.weights, network, card)
         metrics |= cost(network, (data.channels, *data.size))
-        notes = [*data.notes, *record.notes, *([NOTE] if isinstance(network, Projected) else [])]
+        notes = [
+            *data.notes,
+            *remarks(job.training.precision),
+            *record.notes,
+            *([NOTE] if isinstance(network, Projected) else []),
+        ]
         record = record.model_copy(update={"metrics": metrics, "notes": notes})
         record.save(job.record)
     accelerator.wait_for_everyone()

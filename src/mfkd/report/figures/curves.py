@@ -57,7 +57,7 @@ def losses(records: Sequence[RunRecord]) -> Picture | None:
     """The terms of the distilled student's loss by epoch, each relative to its first value."""
     skipped = {"epoch", "lr", "loss", "seconds", "train_top1", "test_top1", "test_loss"}
     first = records[0].curves[0] if records and records[0].curves else {}
-    names = [name for name in first if name not in skipped]
+    names = [name for name in first if name not in skipped and "/" not in name]
     curves: list[Curve] = []
     for place, name in enumerate(names[:5]):
         epochs, values = column(records, name)
@@ -73,6 +73,29 @@ def losses(records: Sequence[RunRecord]) -> Picture | None:
         f"Terms of the loss relative to the first epoch: {'; '.join(told)}.",
         lambda figure, theme: lines(axes(figure, theme, "epoch", "relative to epoch 1"), theme, curves, floor=0.0),
         "Each term without its weight, divided by its value in the first epoch.",
+    )
+
+
+def weights(records: Sequence[RunRecord]) -> Picture | None:
+    """Mean weight of each level in the fused map by epoch; None where the fusion does not weigh its levels."""
+    first = records[0].curves[0] if records and records[0].curves else {}
+    names = [name for name in first if name.startswith("mfkd/")]
+    styles = (STYLES["alone"], STYLES["distilled"], STYLES["teacher"])
+    curves: list[Curve] = []
+    for place, name in enumerate(names):
+        epochs, values = column(records, name)
+        if epochs:
+            curves.append((name.removeprefix("mfkd/"), styles[place % 3], epochs, values))
+    if not curves:
+        return None
+    told = [f"{label} from {values.mean(0)[0]:.2f} to {values.mean(0)[-1]:.2f}" for label, _, _, values in curves]
+    return draw(
+        "level-weights",
+        "Weight of each level over training",
+        f"Attention weights of the levels by epoch: {'; '.join(told)}.",
+        lambda figure, theme: lines(axes(figure, theme, "epoch", "mean weight"), theme, curves, floor=0.0),
+        "How much each level counts in the fused map, mean over positions, images of the epoch and seeds; the levels "
+        "of a side sum to 1.",
     )
 
 
