@@ -25,7 +25,7 @@ from mfkd.train.shared import Shared
 from mfkd.types import Batch
 
 CLASSES = 100
-BEST = {"precision": "bf16"}  # everything else is as it comes
+BEST = {"precision": "auto"}  # everything else is as it comes
 
 
 @dataclass

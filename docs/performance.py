@@ -126,8 +126,9 @@ def tables(record: dict[str, Any]) -> str:
     environment = record["environment"]
     data = record["settings"]["data"]
     images = "" if data == "generated" else f", images of `{data}`"
+    precision = record["settings"].get("precision", "bf16")  # it always was where the record does not say
     lines = [
-        f"## {environment['processor']}, {environment['threads']} threads{images}",
+        f"## {environment['processor']}, {environment['threads']} threads, our trainings in {precision}{images}",
         "",
         f"{_made(environment)}; {record['settings']['rounds']} rounds of {record['settings']['steps']} updates.",
         "",
@@ -158,7 +159,8 @@ def tables(record: dict[str, Any]) -> str:
     if split:
         lines += ["", "What MFKD live takes without one part, as a ratio to all of them (cache: live to cached):", ""]
         lines += _head(["part", *(head for head, _ in split)])
-        lines += [_row([text, *(_ratio(parts[key]) for _, parts in split)]) for key, text in PARTS.items()]
+        known = [key for key in PARTS if all(key in parts for _, parts in split)]
+        lines += [_row([PARTS[key], *(_ratio(parts[key]) for _, parts in split)]) for key in known]
     lines += ["", "The knowledge cache, and the epochs after which a view has paid for itself in a single run "
               "(shared by several runs, sooner):", "", *_head(["", *heads])]  # fmt: skip
     caches = [found["cache"] for *_, found in columns]

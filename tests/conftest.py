@@ -1,4 +1,5 @@
 import gc
+import os
 import signal
 
 import pytest
@@ -6,6 +7,11 @@ import torch
 
 from browser import browser  # noqa: F401 - a fixture for all tests
 from mfkd.models import trust
+
+WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+if WORKERS > 1:  # more threads than cores would wait for one another
+    os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // WORKERS))
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
 @pytest.fixture(autouse=True)
