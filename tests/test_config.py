@@ -30,6 +30,7 @@ RANGES = [
     ("data.test_fraction", ["0", "1"], ["0.01", "0.99"]),
     ("data.split_seed", ["-1", "0.5"], ["0"]),
     ("data.resize", ["0"], ["1", "null"]),
+    ("data.copies", ["0"], ["1"]),
     ("data.image_size", ["0"], ["1", "null"]),
     ("data.crop", ["0", "1.1", ".nan"], ["0.9", "1", "null"]),
     ("data.interpolation", ["cubic"], ["bicubic", "null"]),

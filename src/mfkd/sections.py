@@ -82,6 +82,11 @@ class DataConfig(Frozen):
         description="an image that cannot be read ends the run, or is listed and left out",
         exclude_if=lambda how: how == "error",  # as `test_fraction`
     )
+    copies: Positive | None = Field(
+        default=None,
+        description="shorter side of copies of large training images, made once and read in their place; null: none",
+        exclude_if=lambda side: side is None,  # as `test_fraction`
+    )
     workers: Annotated[int, Field(ge=0)] = Field(default=2, description="processes that read large images")
 
 

@@ -30,6 +30,7 @@ FIELDS: dict[str, dict[str, str]] = {
     "data.split_seed": {"-1": ZERO, "0.5": WHOLE, "x": WHOLE},
     "data.evaluate": {"train": "'test' or 'val'", "null": "'test' or 'val'"},
     "data.resize": {"0": ONE, "32.5": WHOLE, "[32, 32]": WHOLE},
+    "data.copies": {"0": ONE, "large": WHOLE},
     "data.image_size": {"0": ONE, "-224": ONE, "large": WHOLE},
     "data.crop": {"0": POSITIVE, "1.1": SHARE, "all": NUMBER},
     "data.interpolation": {"cubic": "'nearest', 'bilinear', 'bicubic' or 'lanczos'"},

@@ -189,6 +189,16 @@ def test_the_fingerprint_leaves_out_what_the_knowledge_does_not_depend_on(cached
     assert Store(cached.store.folder, Made("method=kd").manifest.fields)
 
 
+def test_the_fingerprint_names_copies_where_there_are_some(made, cached):
+    shapes = {name: cached.store.manifest.shape(name) for name in cached.store.manifest.names}
+    config, told = made.plan.config, []
+    for copies in (None, 64):
+        other = config.model_copy(update={"data": config.data.model_copy(update={"copies": copies})})
+        told.append(fields(other, made.plan.data, made.distiller.source, shapes, VIEWS)["preprocessing"])
+    assert "copies" not in told[0]  # so that caches from before there were any go on
+    assert told[1] == {**told[0], "copies": 64}
+
+
 def test_the_fingerprint_sees_other_pixels_and_labels(made, cached):
     data = made.plan.data
     for name in ("images", "labels"):

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from mfkd.data.augment import Transform, drawing
+from mfkd.data.copies import Copies
 from mfkd.data.decode import to_tensor
 from mfkd.data.sets import FileSplit
 from mfkd.errors import DataError
@@ -39,6 +40,7 @@ class FileReader:
         interpolation: of evaluation.
         transform: of training, from `augment.large_transform`; evaluation needs none.
         view_seed: as in the recipe.
+        copies: read in place of the images.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class FileReader:
         interpolation: str = "bilinear",
         transform: Transform | None = None,
         view_seed: int = 0,
+        copies: Copies | None = None,
     ) -> None:
         self.device = device
         # torch warns about more workers than this process may use; their number changes no result.
@@ -60,7 +63,7 @@ class FileReader:
         )
         self.plan: list[list[Key]] = []
         self.loader = DataLoader(
-            _Images(split, size, side, interpolation, transform, view_seed),
+            _Images(split, size, side, interpolation, transform, view_seed, copies),
             batch_sampler=_Plan(self.plan),
             num_workers=workers,
             collate_fn=_collate,
@@ -99,18 +102,18 @@ class _Images(Dataset[Tensor | str]):
         interpolation: str,
         transform: Transform | None,
         view_seed: int,
+        copies: Copies | None,
     ) -> None:
         self.paths, self.rows = split.paths, split.rows
         self.size, self.side, self.interpolation = size, side, interpolation
-        self.transform, self.view_seed = transform, view_seed
+        self.transform, self.view_seed, self.copies = transform, view_seed, copies
 
     def __getitem__(self, key: Key) -> Tensor | str:
         position, view = key
-        row = int(self.rows[position])
+        row, source = int(self.rows[position]), self.paths[position]
+        name = f"row {row}" if isinstance(source, bytes) else ""
         try:
-            image = read_image(
-                self.paths[position], 3, "" if not isinstance(self.paths[position], bytes) else f"row {row}"
-            )
+            image = read_image(source, 3, name) if self.copies is None else self.copies.read(source, name)
         except DataError as error:  # its one line would be buried in a worker's traceback
             return str(error)
         if view is None or self.transform is None:

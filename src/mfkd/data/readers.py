@@ -1,6 +1,7 @@
 """The reader that suits a split: from memory or from files, for training or for evaluation."""
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor
 
 from mfkd.config import AugmentConfig, DataConfig
 from mfkd.data.augment import large_transform, small_transform
+from mfkd.data.copies import FOLDER, Copies
 from mfkd.data.files import FileReader
 from mfkd.data.memory import MemoryReader
 from mfkd.data.sets import ImageData, MemorySplit, Split
@@ -38,6 +40,11 @@ def training_reader(
     """
     flip = data.flip if augment.flip is None else augment.flip
     if isinstance(split, MemorySplit):
+        if config.copies is not None:
+            raise ConfigError(
+                f"data.copies={config.copies} is for large images, and {data.name} has small ones, which are in "
+                "memory; leave it out."
+            )
         usual = AugmentConfig()
         if (augment.scale, augment.ratio) != (usual.scale, usual.ratio):
             raise ConfigError(
@@ -58,6 +65,11 @@ def training_reader(
             f"leave it null for random resized crops, or 0 for the central crop."
         )
     side, how = _scaling(data)
+    if config.copies is not None and config.copies < side:
+        raise ConfigError(
+            f"data.copies={config.copies} is less than the {side} px that evaluation scales the shorter side to; "
+            f"give {side} or more, or leave it out."
+        )
     transform = large_transform(augment.model_copy(update={"flip": flip}), data.size, side, how, data.mean)
     return FileReader(
         split,
@@ -68,6 +80,7 @@ def training_reader(
         interpolation=how,
         transform=transform,
         view_seed=augment.view_seed,
+        copies=Copies(Path(config.root).expanduser() / FOLDER, config.copies, how) if config.copies else None,
     )
 
 

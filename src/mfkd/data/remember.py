@@ -28,7 +28,7 @@ def remembered(place: Path, what: str, sources: Sequence[Encoded], find: Callabl
     """
     key = hashlib.blake2b(what.encode(), digest_size=16)
     for source in sources:
-        key.update(_mark(source))
+        key.update(mark(source))
     path = place / f"{key.hexdigest()}.json"
     with ExitStack() as stack:
         with suppress(MfkdError):
@@ -49,7 +49,8 @@ def _read(path: Path) -> list[Any] | None:
     return found if isinstance(found, list) else None
 
 
-def _mark(source: Encoded) -> bytes:
+def mark(source: Encoded) -> bytes:
+    """What tells an image from others, and from itself before a change: path, size and time, or its content."""
     if isinstance(source, bytes):
         return hashlib.blake2b(source, digest_size=16).digest()
     try:

@@ -65,6 +65,7 @@ def fields(
             "size": data.size,
             "resize": config.data.resize if isinstance(train, MemorySplit) else data.resize,
             "interpolation": data.interpolation,
+            **({} if config.data.copies is None else {"copies": config.data.copies}),
         },
         "augment": config.augment.model_dump(mode="json", exclude={"view_seed", "views", "mixup", "cutmix"}),
         "tensors": {
