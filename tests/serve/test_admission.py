@@ -5,6 +5,7 @@ import asyncio
 import pytest
 from fastapi import HTTPException
 
+from mfkd.serve import admission as module
 from mfkd.serve.admission import FRAME, Admission
 from mfkd.serve.limits import Limits
 
@@ -14,6 +15,11 @@ LIMITS = Limits(size=1000, at_once=1, waiting=1, seconds=0.2)
 def scope(length=None, method="POST"):
     headers = [] if length is None else [(b"content-length", str(length).encode())]
     return {"type": "http", "method": method, "headers": headers}
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch):
+    monkeypatch.setattr(module, "IDLE", 0.05)
 
 
 class Client:
@@ -41,7 +47,7 @@ async def drain(scope, receive, send):
         pass
 
 
-def test_told_size_is_refused_without_reading():
+def test_told_size_is_refused_without_being_let_through():
     async def never(*_):
         raise AssertionError("it was let through")
 
@@ -51,6 +57,38 @@ def test_told_size_is_refused_without_reading():
     assert client.sent[1]["body"] == (
         b'{"detail":"The picture is too large, at most 0.001 MB are taken; scale it down."}'
     )
+
+
+def test_what_a_refused_client_still_sends_is_thrown_away_after_its_answer():
+    """Where the connection is closed before, the answer is lost."""
+    for last in (True, False):  # False: it stops half-way, and is waited for no longer than a moment
+        client = Client(*[bytes(100_000)] * 9, last=last)
+        asyncio.run(Admission(drain, LIMITS)(scope(900_000), client.receive, client.send))
+        assert client.chunks == []
+        assert [message.get("more_body", False) for message in client.sent] == [False, True, False]
+        assert client.sent[2]["body"] == b""
+
+
+def test_answer_to_a_body_that_was_read_goes_as_it_is():
+    client, message = Client(b"abc", last=True), {"type": "http.response.body", "body": b"ok"}
+
+    async def app(scope, receive, send):
+        await drain(scope, receive, send)
+        await send(message)
+
+    asyncio.run(Admission(app, LIMITS)(scope(3), client.receive, client.send))
+    assert client.sent == [message]
+
+
+def test_client_that_never_ends_is_given_up():
+    class Endless(Client):
+        async def receive(self):
+            await asyncio.sleep(0.01)
+            return {"type": "http.request", "body": b"x", "more_body": True}
+
+    client = Endless()
+    asyncio.run(asyncio.wait_for(Admission(drain, LIMITS)(scope(900_000), client.receive, client.send), 5))
+    assert client.status == 413
 
 
 def test_untold_size_is_refused_at_the_first_byte_too_many():

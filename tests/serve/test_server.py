@@ -69,6 +69,17 @@ def test_refused_while_reading(running):
         assert connection.recv(1000).startswith(b"HTTP/1.1 413 ")
 
 
+@pytest.mark.parametrize("after", ["close", "keep-alive"])
+def test_client_that_reads_only_after_sending_has_its_answer(running, kit, after):
+    connection = http.client.HTTPConnection(running.url.removeprefix("http://"), timeout=20)
+    form = {"Content-Type": "multipart/form-data; boundary=x", "Connection": after}
+    connection.request("POST", "/predict", bytes(30_000_000), form)
+    with connection.getresponse() as told:
+        assert told.status == 413
+        assert told.read().startswith(b'{"detail":"The picture is too large')
+    connection.close()
+
+
 def test_client_that_goes_away_leaves_no_trace(running, kit):
     """The log is looked at when the service ends."""
     host, port = running.url.removeprefix("http://").split(":")

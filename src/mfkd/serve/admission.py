@@ -1,6 +1,7 @@
 """Who is let in: so many requests at a time, so many bytes each, so long to bring them."""
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from fastapi import HTTPException
@@ -13,10 +14,12 @@ if TYPE_CHECKING:
 
 FRAME = 65_536
 """Bytes that a form may have around its picture."""
+IDLE = 1.0
+"""Seconds for which a client that has its answer may pause before its connection is closed."""
 
 
 class Admission:
-    """Stands before an application and counts the uploads that it holds, without reading those that it sends away.
+    """Stands before an application and counts the uploads that it holds, without keeping those that it sends away.
 
     Args:
         app: the application.
@@ -41,35 +44,61 @@ class Admission:
         elif self.held >= self.most:
             text = "Too many pictures are waiting; try again in a second."
             refused = JSONResponse({"detail": text}, 503, {"Retry-After": "1"})
+        upload = _Upload(self.limits, receive, send)
         if refused is not None:
-            await refused(scope, receive, send)
+            await refused(scope, receive, upload.send)
             return
         self.held += 1
         try:
-            await self.app(scope, self._limited(receive), send)
+            await self.app(scope, upload.receive, upload.send)
         finally:
             self.held -= 1
 
-    def _limited(self, receive: "Receive") -> "Receive":
-        deadline = asyncio.get_running_loop().time() + self.limits.seconds
-        got, more = 0, True
 
-        async def limited() -> "Message":
-            nonlocal got, more
-            if not more:
-                return await receive()
-            try:
-                async with asyncio.timeout_at(deadline):
-                    message = await receive()
-            except TimeoutError:
-                raise HTTPException(408, f"The picture took more than {self.limits.seconds:g} s to arrive.") from None
-            got += len(message.get("body", b""))
-            more = message.get("more_body", False)
-            if got > self.limits.size + FRAME:
-                raise HTTPException(413, too_large(self.limits))
-            return message
+class _Upload:
+    """One request, whose bytes are counted while they come.
 
-        return limited
+    An answer to a client that is still sending gets lost where the connection is then closed, so what nobody has read
+    is thrown away first, as long as it keeps coming.
+    """
+
+    def __init__(self, limits: Limits, receive: "Receive", send: "Send") -> None:
+        self.limits, self._receive, self._send = limits, receive, send
+        self.deadline = asyncio.get_running_loop().time() + limits.seconds
+        self.got, self.more = 0, True
+
+    async def receive(self) -> "Message":
+        if not self.more:
+            return await self._receive()
+        try:
+            async with asyncio.timeout_at(self.deadline):
+                message = await self._next()
+        except TimeoutError:
+            raise HTTPException(408, f"The picture took more than {self.limits.seconds:g} s to arrive.") from None
+        if self.got > self.limits.size + FRAME:
+            raise HTTPException(413, too_large(self.limits))
+        return message
+
+    async def send(self, message: "Message") -> None:
+        last = message["type"] == "http.response.body" and not message.get("more_body", False)
+        if last and self.more:
+            await self._send({**message, "more_body": True})
+            await self._throw_away()
+            message = {"type": "http.response.body", "body": b""}
+        await self._send(message)
+
+    async def _throw_away(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.limits.seconds):
+                while self.more:
+                    async with asyncio.timeout(IDLE):
+                        await self._next()
+
+    async def _next(self) -> "Message":
+        message = await self._receive()
+        self.got += len(message.get("body", b""))
+        self.more = message.get("more_body", False)
+        return message
 
 
 def too_large(limits: Limits) -> str:
