@@ -24,7 +24,8 @@ def plan(tmp_path):
 
 
 def test_every_step_is_estimated_and_nothing_written(plan, tmp_path):
-    value = estimate(plan("seeds=[3, 5]"))
+    said = []
+    value = estimate(plan("seeds=[3, 5]"), said.append)
     assert [(step["step"], step["folder"]) for step in value["steps"]] == [
         ("teacher, seed 0", str(tmp_path / "run" / "teacher")),
         ("student alone, seed 3", str(tmp_path / "run" / "alone" / "seed-3")),
@@ -35,6 +36,10 @@ def test_every_step_is_estimated_and_nothing_written(plan, tmp_path):
     assert all(step["seconds"] > 0 and step["megabytes"] > 0 for step in value["steps"])
     assert value["seconds"] == pytest.approx(sum(step["seconds"] for step in value["steps"]))
     assert list(tmp_path.iterdir()) == []
+    assert said == [
+        f"Measuring a few updates: {name}, seed {3 * (name != 'teacher')}"
+        for name in ("teacher", "student alone", "student distilled")
+    ]
 
 
 def test_disk_is_right_and_finished_steps_are_free(plan, tmp_path):
@@ -57,6 +62,15 @@ def test_time_follows_the_measured_update(plan, monkeypatch):
     evaluations = 3 + 1  # one batch each: after epochs 4, 8 and 10, and at the end
     preparation, agreement = 1, 1
     assert alone["seconds"] == pytest.approx(updates + evaluations + preparation + agreement + module.COST_SECONDS)
+
+
+def test_slow_updates_are_few():
+    def taken(*seconds):
+        return next(count for count in range(99) if module._enough([*seconds, *[seconds[-1]] * 99][:count]))
+
+    assert taken(0.1) == 12
+    assert taken(9, 0.1) == 2  # one that took long
+    assert taken(2.0) == 4
 
 
 def test_loaded_teacher_is_not_trained(plan, tmp_path):

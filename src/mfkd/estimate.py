@@ -1,7 +1,7 @@
 """What a run would take: a few real updates of each kind of training, extrapolated; nothing is written."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from statistics import median
@@ -41,11 +41,12 @@ class Price:
     size: float = 0.0
 
 
-def estimate(plan: Plan) -> dict[str, Any]:
+def estimate(plan: Plan, say: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
     """Time and disk that are still needed to carry out a plan.
 
     Args:
         plan: from `pipeline.open_plan`.
+        say: gets a line before each measurement; updates of a large network take minutes on a CPU.
 
     Returns:
         `steps`, each with step, folder, seconds and megabytes (both 0 where it is finished), and the
@@ -70,6 +71,7 @@ def estimate(plan: Plan) -> dict[str, Any]:
         elif not job.finished:
             name = f"{job.kind} {one.teacher_name}"
             if name not in prices:
+                say(f"Measuring a few updates: {job.title}")
                 built = (
                     build_teacher(one) if job.kind == "teacher" else build_student(plan, job.kind, job.seed, teacher)
                 )
@@ -134,7 +136,7 @@ def price_of(plan: Plan, job: Job, distiller: Distiller, reference: nn.Module | 
     model.train()
     taken: list[float] = []
     batches = _endless(loader)
-    while len(taken) < WARM + TIMED and (len(taken) < WARM + 2 or sum(taken) < PATIENCE):
+    while not _enough(taken):
         begun = time.perf_counter()
         for batch in islice(batches, training.accumulate):
             accelerator.backward(model(batch.image, batch.label, batch.index, batch.target).loss / training.accumulate)
@@ -142,7 +144,7 @@ def price_of(plan: Plan, job: Job, distiller: Distiller, reference: nn.Module | 
         optimizer.zero_grad()
         _wait(device)
         taken.append(time.perf_counter() - begun)
-    seconds += median(taken[WARM:]) * loader.steps * training.epochs
+    seconds += median(taken[WARM:] or taken[-1:]) * loader.steps * training.epochs
 
     own = _per_image(plan, distiller.student, dtype(training))
     evaluations = -(-training.epochs // training.evaluate_every)
@@ -154,6 +156,13 @@ def price_of(plan: Plan, job: Job, distiller: Distiller, reference: nn.Module | 
     average = weights if training.ema is not None else 0
     checkpoint = _bytes(distiller.state_dict()) + sum(value.nbytes for value in state) + average
     return Price(seconds, weights + checkpoint * plan.config.checkpoint.keep)
+
+
+def _enough(taken: list[float]) -> bool:
+    """Whether the updates measured so far will do; where one takes that long, what warms up in it is lost in it."""
+    if taken and taken[0] > PATIENCE:
+        return len(taken) == 2
+    return len(taken) == WARM + TIMED or (len(taken) >= WARM + 2 and sum(taken) >= PATIENCE)
 
 
 class _Few:

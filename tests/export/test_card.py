@@ -14,6 +14,7 @@ from mfkd.records import RunRecord
 FEED = Feed("resnet8", ("cat", "dog|x"), 3, (32, 32), (0.5,) * 3, (0.25,) * 3)
 RESULT = {
     "timm": False,
+    "data": "cifar100",
     "images": 1000,
     "top1": 75.0,
     "ci95": [72.2, 77.6],
@@ -33,7 +34,7 @@ RESULT = {
 }
 
 
-def told(config, kind="distilled", feed=FEED, **changes):
+def told(config, kind="distilled", feed=FEED, measured=None, **changes):
     record = RunRecord(
         kind=kind,
         config=config.model_dump(mode="json"),
@@ -47,7 +48,7 @@ def told(config, kind="distilled", feed=FEED, **changes):
         environment={"commit": "abc123", "versions": {"torch": "9.9"}, "processor": "Another chip"},
         notes=["a note"],
     )
-    return readme(RESULT | changes, feed, config, record)
+    return readme(RESULT | changes, feed, measured or config, record)
 
 
 def test_card_holds_every_figure_and_every_part():
@@ -78,14 +79,15 @@ def test_card_holds_every_figure_and_every_part():
         "| trained with | torch 9.9 |",
         "| exported with | mfkd 1.2, onnx 3.4 |",
         "- a note",
-        "**75.00 %**, 95 % interval 72.20 to 77.60 (Wilson, over the images)",
+        "Top-1 on 1,000 test images of cifar100: **75.00 %**, 95 % interval 72.20 to 77.60 (Wilson, over the images). "
+        "The network of the last epoch; nothing was chosen by the test images.\n",
         "Over the 3 seeds of the run: mean 74.50 % ± 0.30 (deviation)",
         "| `model.onnx` | 75.00 | +0.00 | 99.80 | 0.250 |",
         "| model.onnx | 2.5e-07 | 2 | 2 |",
         "77,754 parameters, 1.5 MFLOPs an image",
         "`model.onnx` 0.31 MB.",
         "2 threads of A chip; PyTorch took 1.500 ms.",
-        "(ECE 3.21 % on the test images)",
+        "(ECE 3.21 % on the test images of its run)",
         "| data cifar100 | not known |",
         "10.1371/journal.pone.0285901",
         "https://arxiv.org/abs/1503.02531",
@@ -110,6 +112,28 @@ def test_card_without_a_record_says_so():
     text = readme(RESULT, FEED, load_config(None, []), None)
     assert "## How it was made\n\nNot known: there is no record of its training.\n" in text
     assert "A network: it names one of 2 classes" in text
+    assert "\n# resnet8\n" in text
+    assert "Whether it was trained on some of them, or chosen by them, is not known.\n" in text
+    assert "## Licences\n\nNot known, neither of the data nor of the weights that it started from.\n" in text
+    assert "random" not in text
+
+
+def test_card_tells_training_and_test_images_apart():
+    config, other = (load_config(None, [f"data.name={name}"]) for name in ("digits", "folder:/home/me/mine"))
+    text = told(config, measured=other, data="folder:mine")
+    assert "\n# resnet8 for digits\n" in text
+    assert "| data | digits |" in text
+    assert "| data digits | CC BY 4.0" in text
+    assert "Top-1 on 1,000 test images of folder:mine: " in text
+    assert "nothing was chosen by the test images. They were read by other settings than its" in text
+    assert "other settings" not in told(config, measured=load_config(None, ["data.workers=0"]))
+
+
+def test_card_does_not_call_validation_images_test_images():
+    text = told(load_config(None, ["data.val_fraction=0.1", "data.evaluate=val"]))
+    assert "Top-1 on 1,000 validation images of " in text
+    assert "The network of the last epoch; these images are there for choices.\n" in text
+    assert "nothing was chosen" not in text
 
 
 def test_folders_of_this_machine_are_not_told():

@@ -75,7 +75,7 @@ def _do(recipe: str | None, overrides: list[str] | None, dry_run: bool, source: 
     if dry_run:
         from mfkd.estimate import estimate
 
-        return _estimate(estimate(plan), as_json)
+        return _estimate(estimate(plan, screen.say), as_json)
     from mfkd.pipeline import run as run_plan
 
     gc.freeze()  # modules and settings stay; what is collected before each training need not look at them

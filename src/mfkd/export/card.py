@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from mfkd.config import RunConfig
+from mfkd.config import RunConfig, load_config
 from mfkd.export.feed import Feed
 from mfkd.export.licences import inherited, shown
 from mfkd.methods import known_methods
@@ -25,11 +25,12 @@ def readme(result: dict[str, Any], feed: Feed, config: RunConfig, record: RunRec
     Args:
         result: what `export.json` holds.
         feed: how the network is fed.
-        config: the recipe of its run.
+        config: the recipe that names the test images; the training may have had others.
         record: of its training; None where there is none.
     """
     kind = record.kind if record else ""
-    title = f"{shown(feed.model)} for {shown(config.data.name)}"
+    made = load_config(None, (), record.config) if record else None
+    title = shown(feed.model) + (f" for {shown(made.data.name)}" if made else "")
     head = {
         "library_name": "timm" if result["timm"] else "mfkd",
         "pipeline_tag": "image-classification",
@@ -39,14 +40,12 @@ def readme(result: dict[str, Any], feed: Feed, config: RunConfig, record: RunRec
         "": f"{KINDS.get(kind, 'A network')[0].upper()}{KINDS.get(kind, 'A network')[1:]}: it names one of "
         f"{len(feed.classes)} classes ({_some(feed.classes)}) for an image.",
         "Use": _use(result, feed),
-        "How it was made": _made(result, config, record),
-        "Accuracy": _accuracy(result),
+        "How it was made": _made(result, made, record),
+        "Accuracy": _accuracy(result, config, made),
         "Every form says the same": _parity(result),
         "Cost": _cost(result),
         "Limits": _limits(result, feed, record),
-        "Licences": _table(
-            ["what it was made from", "licence"], [list(row) for row in inherited(config, kind).items()]
-        ),
+        "Licences": _licences(made, kind),
         "Citation": _citation(result, record),
     }
     text = "\n\n".join(f"## {name}\n\n{part}" if name else part for name, part in parts.items())
@@ -72,8 +71,8 @@ def _use(result: dict[str, Any], feed: Feed) -> str:
     )
 
 
-def _made(result: dict[str, Any], config: RunConfig, record: RunRecord | None) -> str:
-    if record is None:
+def _made(result: dict[str, Any], config: RunConfig | None, record: RunRecord | None) -> str:
+    if record is None or config is None:
         return "Not known: there is no record of its training."
     found = record.environment
     teachers = [teacher.model for teacher in config.named_teachers.values()] if record.kind == "distilled" else []
@@ -103,12 +102,20 @@ def _made(result: dict[str, Any], config: RunConfig, record: RunRecord | None) -
     return _table(["", ""], rows) + ("\n\n`record.json` holds all settings and curves." + notes)
 
 
-def _accuracy(result: dict[str, Any]) -> str:
+def _accuracy(result: dict[str, Any], config: RunConfig, made: RunConfig | None) -> str:
     low, high = result["ci95"]
+    on_val = config.data.evaluate == "val"
     text = (
-        f"Top-1 on {result['images']:,} test images: **{result['top1']:.2f} %**, 95 % interval {low:.2f} to {high:.2f} "
-        "(Wilson, over the images). The network of the last epoch; nothing was chosen by the test images."
+        f"Top-1 on {result['images']:,} {'validation' if on_val else 'test'} images of {result['data']}: "
+        f"**{result['top1']:.2f} %**, 95 % interval {low:.2f} to {high:.2f} (Wilson, over the images). "
     )
+    if made is None:
+        text += "Whether it was trained on some of them, or chosen by them, is not known."
+    else:
+        text += "The network of the last epoch; "
+        text += "these images are there for choices." if on_val else "nothing was chosen by the test images."
+        if made.data.model_copy(update={"workers": config.data.workers}) != config.data:
+            text += " They were read by other settings than its training had; that none was trained on is not known."
     seeds = result["seeds"]
     if seeds:
         spread = f" ± {seeds['std']:.2f} (deviation)" if seeds["std"] is not None else ""
@@ -148,7 +155,11 @@ def _limits(result: dict[str, Any], feed: Feed, record: RunRecord | None) -> str
     limits = [
         "It knows its classes alone and gives one of them to any picture, also to one that shows none.",
         "Its probabilities are as calibrated as its training left them"
-        + (f" (ECE {record.metrics['ece']:.2f} % on the test images)." if record and "ece" in record.metrics else "."),
+        + (
+            f" (ECE {record.metrics['ece']:.2f} % on the test images of its run)."
+            if record and "ece" in record.metrics
+            else "."
+        ),
         "Accuracy holds for images like those of the test split; nothing was measured on others.",
         "Times are of the machine that exported it.",
     ]
@@ -157,6 +168,12 @@ def _limits(result: dict[str, Any], feed: Feed, record: RunRecord | None) -> str
     if feed.side is None:
         limits.append("Images of another size are scaled without regard to the ratio of their sides.")
     return "\n".join(f"- {limit}" for limit in limits)
+
+
+def _licences(config: RunConfig | None, kind: str) -> str:
+    if config is None:
+        return "Not known, neither of the data nor of the weights that it started from."
+    return _table(["what it was made from", "licence"], [list(row) for row in inherited(config, kind).items()])
 
 
 def _citation(result: dict[str, Any], record: RunRecord | None) -> str:

@@ -20,6 +20,7 @@ from mfkd.export.feed import Feed, batch
 from mfkd.export.graphs import capture, save_program
 from mfkd.export.latency import interleaved
 from mfkd.export.layout import feed_of, is_timm, write_network
+from mfkd.export.licences import shown
 from mfkd.export.onnx import OnnxModel, need, to_half, to_int8, write_onnx
 from mfkd.export.opened import Opened, open_trained
 from mfkd.export.parity import TOLERANCE, compare, require
@@ -141,6 +142,7 @@ def _fill(folder: Path, opened: Opened, wishes: Wishes, say: Callable[[str], Non
         "model": written.model,
         "timm": timm,
         "embedded": feed.embedded,
+        "data": shown(opened.config.data.name),
         "images": len(labels),
         "top1": told[ONNX]["top1"],
         "ci95": told[ONNX]["ci95"],

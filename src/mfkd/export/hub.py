@@ -101,9 +101,8 @@ def pack(
         if name in needed:
             raise ConfigError(f"--without {name}: the network is built of it; leave other files out.")
     held_back = tuple(name for name in known if name in without or (name == RECORD and not record))
-    told = read_json(folder / RECORD) if RECORD in known else None
     head, body = parts((folder / CARD).read_text(encoding="utf-8"))
-    head = with_head(head, repo, result["top1"], told["config"]["data"]["name"] if told else None, licence)
+    head = with_head(head, repo, result["top1"], result.get("data"), licence)
     return Shipment(
         repo,
         private,

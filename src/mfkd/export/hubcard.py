@@ -41,7 +41,7 @@ def with_head(head: dict[str, Any], repo: str, top1: float, data: str | None, li
         head: of the card.
         repo: OWNER/NAME.
         top1: accuracy on the test split in percent.
-        data: `data.name` of its training; None where it is not known, and then no result is listed.
+        data: that it was measured on; None where it is not known, and then no result is listed.
         licence: the hub's name of one; None: that of the head, else "unknown".
     """
     found = head | {"license": licence or head.get("license") or "unknown"}
