@@ -173,7 +173,10 @@ def test_every_bounded_field_stands_in_the_table_of_ranges():
         (["train.milestones=[3, 2]"], "train: milestones must rise, got [3, 2]."),
         (["train.schedule=cosine", "train.milestones=[3, 2]"], "train: milestones must rise, got [3, 2]."),
         (["train.accumulate=3"], "train: batch_size 64 does not divide into accumulate=3 equal parts."),
-        (["train.nesterov=true", "train.momentum=0"], "train: nesterov needs optimizer sgd and momentum above 0."),
+        (
+            ["train.nesterov=true", "train.momentum=0"],
+            "train: nesterov needs optimizer sgd and momentum above 0; set nesterov=false.",
+        ),
         (["train.warmup_epochs=300"], "train: warmup_epochs 300 is longer than epochs 240."),
         (["seeds=[1, 2, 1]"], "seeds must differ, got [1, 2, 1]."),
         (["method=3"], "method: got 3, expected a preset or a mapping such as {kd: {weight: 1.0}}."),

@@ -135,7 +135,7 @@ class TeacherConfig(ModelConfig):
             given += ["head"] if self.head == "tune" else []
             if given:
                 raise ValueError(
-                    f"{' and '.join(given)} is for a teacher that comes with weights; "
+                    f"{' and '.join(given)} {'is' if len(given) == 1 else 'are'} for a teacher that comes with weights; "
                     "name them with teacher.weights or teacher.options.pretrained=true"
                 )
         return self

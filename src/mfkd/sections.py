@@ -198,7 +198,7 @@ class TrainConfig(Frozen):
                 f"batch_size {self.batch_size} does not divide into accumulate={self.accumulate} equal parts"
             )
         if self.nesterov and (self.optimizer != "sgd" or self.momentum == 0):
-            raise ValueError("nesterov needs optimizer sgd and momentum above 0")
+            raise ValueError("nesterov needs optimizer sgd and momentum above 0; set nesterov=false")
         if self.warmup_epochs > self.epochs:
             raise ValueError(f"warmup_epochs {self.warmup_epochs:g} is longer than epochs {self.epochs}")
         return self

@@ -129,6 +129,10 @@ REFUSED = {
     "no logits": (["student.model=nets.py:Pair"], "Pair returned dict"),
     "no file": (["student.model=none.py:Net"], "file none.py does not exist; check the path."),
     "no factory": (["student.model=nets.py:Nett"], "unknown factory 'Nett'; did you mean Net? name a function or "),
+    "file without factory": (
+        ["student.model=nets.py"],
+        "nets.py is a file, expected a factory in it; name a function or class, nets.py:NAME.",
+    ),
     "needy factory": (
         ["student.model=nets.py:needy"],
         "nets.py:needy needs further arguments: depth; give them as options of the network.",

@@ -147,3 +147,21 @@ def test_timm_stays_quiet_about_its_files(saved: tuple[Path, nn.Module], caplog:
     with caplog.at_level(logging.WARNING):
         build_model(f"local-dir:{saved[0]}", num_classes=None, pretrained=True)
     assert caplog.records == []
+
+
+def test_the_hub_says_nothing_of_its_attempts(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def attempts(*_: object, **__: object) -> None:
+        warn()
+        raise ConnectionError
+
+    def warn() -> None:
+        logging.getLogger("huggingface_hub.utils._http").warning("Retrying in 8s [Retry 5/5].")
+
+    monkeypatch.setattr(timm, "create_model", attempts)
+    with pytest.raises(CheckpointError, match="cannot be fetched"):
+        build_model("timm/resnet18", pretrained=True)
+    assert caplog.messages == []
+    warn()
+    assert caplog.messages == ["Retrying in 8s [Retry 5/5]."]

@@ -46,7 +46,7 @@ MODELS: Mapping[str, Callable[..., nn.Module]] = {
 
 _FOREIGN = ("timm/", "torchvision/", "hf-hub:", "hf_hub:", "local-dir:")
 _FORMS = (
-    "or name one of timm/NAME, torchvision/NAME, hf-hub:OWNER/NAME, local-dir:FOLDER, package.module:factory, "
+    "other forms: timm/NAME, torchvision/NAME, hf-hub:OWNER/NAME, local-dir:FOLDER, package.module:factory, "
     "path/to/file.py:factory."
 )
 
@@ -113,6 +113,8 @@ def local_files(name: str) -> tuple[Path, ...]:
 
 
 def _build_own(name: str, num_classes: int | None, in_channels: int, options: Mapping[str, Any]) -> nn.Module:
+    if name.endswith(".py"):
+        raise ConfigError(f"{name} is a file, expected a factory in it; name a function or class, {name}:NAME.")
     if name not in MODELS:
         raise UnknownNameError("model", name, MODELS, _FORMS)
     if options:

@@ -13,6 +13,7 @@ from torch import nn
 from mfkd.errors import CheckpointError, ConfigError, UnknownNameError
 from mfkd.files import read_json, write_json
 from mfkd.models.heads import classifier_path, head_classes
+from mfkd.models.hush import hub_hushed
 from mfkd.models.layers import check_sizes
 
 
@@ -239,7 +240,8 @@ def _call(create: Callable[..., Any], short: str, options: Mapping[str, Any], ho
     """Create a network; `home` is the module in which the class that refuses an option is looked up."""
     name = f"{library}/{short}"
     try:
-        return create(short, **options)
+        with hub_hushed():
+            return create(short, **options)
     except Exception as error:  # both libraries raise almost anything
         wrong = re.search(r"(\w+)(?:\.__init__)?\(\) got an unexpected keyword argument '(\w+)'", str(error))
         if isinstance(error, TypeError) and wrong is not None and wrong[2] in options:
