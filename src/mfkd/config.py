@@ -134,8 +134,9 @@ class TeacherConfig(ModelConfig):
             given = [name for name in ("classes", "mean", "std", "image_size") if getattr(self, name) is not None]
             given += ["head"] if self.head == "tune" else []
             if given:
+                are = "is" if len(given) == 1 else "are"
                 raise ValueError(
-                    f"{' and '.join(given)} {'is' if len(given) == 1 else 'are'} for a teacher that comes with weights; "
+                    f"{' and '.join(given)} {are} for a teacher that comes with weights; "
                     "name them with teacher.weights or teacher.options.pretrained=true"
                 )
         return self

@@ -67,7 +67,8 @@ RECIPES = {
     "with data.resize=32.",
     # training
     "train.accumulate=3": "train: batch_size 64 does not divide into accumulate=3 equal parts.",
-    "train.nesterov=true train.optimizer=adamw": "train: nesterov needs optimizer sgd and momentum above 0; set nesterov=false.",
+    "train.nesterov=true train.optimizer=adamw": "train: nesterov needs optimizer sgd and momentum above 0; set "
+    "nesterov=false.",
     "train.warmup_epochs=500": "train: warmup_epochs 500 is longer than epochs 4.",
     "train.milestones=[3, 2]": "train: milestones must rise, got [3, 2].",
     "train.batch_size=5000": "train.batch_size=5000 is larger than the 1347 training images; set it to 1347 or less.",

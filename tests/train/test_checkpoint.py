@@ -79,6 +79,16 @@ def test_weights_that_the_last_update_broke_are_not_saved(lab, monkeypatch):
     assert all(value.isfinite().all() for value in torch.load(job.checkpoint, weights_only=True)["model"].values())
 
 
+def test_an_infinite_mask_is_no_broken_weight(lab):
+    def masked():
+        network = lab.small()
+        network.register_buffer("mask", torch.full((2,), -math.inf))
+        return network
+
+    _, network = lab.train(lab.job(epochs=1), "none", masked)
+    assert network.mask.isinf().all()
+
+
 def test_preparation_runs_once_and_is_kept(lab, monkeypatch):
     job, calls = lab.job(), []
     real = Distiller.prepare

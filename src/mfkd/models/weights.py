@@ -8,6 +8,7 @@ from torch import nn
 
 from mfkd.errors import CheckpointError
 from mfkd.models.files import COUNTER, Part, State, read_metadata, read_weights, save_weights
+from mfkd.models.finite import first_unsound, soundness
 from mfkd.models.heads import classifier_path, head_classes, head_prefixes, strip_prefixes
 
 __all__ = [
@@ -108,7 +109,8 @@ def fill(
             f"{_listed('missing', missing)}, {_listed('unexpected', unexpected)}, "
             f"{_listed('of another shape', misshapen)}; name the network that they were made with."
         )
-    broken = next((name for name, t in state.items() if t.is_floating_point() and not t.isfinite().all()), None)
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    broken = first_unsound(soundness(state, {name for name, key in keys.items() if key in parameters}))
     if broken is not None:
         raise CheckpointError(f"{who} weights {path}: {broken} holds NaN or infinite values; use an intact file.")
     model.load_state_dict({keys[name]: tensor for name, tensor in state.items()}, strict=False)

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mfkd.errors import CheckpointError, ConfigError
+from mfkd.models.finite import first_unsound, own_soundness
 from mfkd.taps import reader
 from mfkd.taps.choose import TapsOf
 from mfkd.taps.head import classifier
@@ -153,9 +154,9 @@ class FrozenTeacher(nn.Module):
 
 
 def _check_finite(network: nn.Module) -> None:
-    for name, tensor in network.state_dict().items():
-        if tensor.is_floating_point() and not tensor.isfinite().all():
-            raise CheckpointError(f"the teacher's {name} holds NaN or infinite values; use an intact weights file.")
+    name = first_unsound(own_soundness(network))
+    if name is not None:
+        raise CheckpointError(f"the teacher's {name} holds NaN or infinite values; use an intact weights file.")
 
 
 def _renormalisation(

@@ -15,6 +15,7 @@ from mfkd.distill import Distiller, DistillOutput
 from mfkd.errors import TrainingError
 from mfkd.files import write_csv
 from mfkd.methods.stage import Course
+from mfkd.models.finite import own_soundness
 from mfkd.nn.restore import restore_optimizer
 from mfkd.records import RunRecord
 from mfkd.seeding import derive
@@ -219,8 +220,7 @@ class Fit:
         means = self.state.meter.means(lambda sums: self.accelerator.reduce(sums, reduction="sum"))
         broken = [name for name, value in means.items() if not math.isfinite(value)]
         # The last update comes after the last loss.
-        values = [v for v in self.distiller.student.state_dict().values() if v.is_floating_point()]
-        if not broken and not torch.stack([value.isfinite().all() for value in values]).all():
+        if not broken and not torch.stack([*own_soundness(self.distiller.student).values()]).all():
             broken.append("the student's weights")
         if broken:
             raise TrainingError(
