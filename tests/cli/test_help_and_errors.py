@@ -193,7 +193,7 @@ def test_piped_rows_do_not_wrap_and_poor_encodings_do_not_fail(monkeypatch):
     done = shell("run", "--keys")
     assert done.returncode == 0
     row = next(line for line in done.stdout.splitlines() if "train.precision" in line)
-    assert "fp32, bf16, fp16, fp64: the half precisions are mixed with fp32, fp16 needs CUDA; auto: bf16 where" in row
+    assert "fp32, bf16, fp16, fp64: the half precisions are mixed with fp32, fp16 needs CUDA; auto: bf16 if" in row
 
 
 def test_version(mfkd):
