@@ -29,6 +29,13 @@ def ctrl_c():
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def thawed():
+    """What `quick_collections` froze has no referrers for `gc`, which Hypothesis, loaded for the summary, warns of."""
+    yield
+    gc.unfreeze()
+
+
 @pytest.fixture(autouse=True, scope="module")
 def quick_collections():
     """Every training collects garbage first; among what thousands of tests have left that would take a second each."""
