@@ -35,10 +35,11 @@ methods NAME` what is said of one.
 """
 AGREEMENT = """## Agreement with torchdistill
 
-PyPI's torchdistill {torchdistill} has {count} of these {all} methods. `tests/compare` gives both the same random
-numbers in {dtype} ({draws} draws each) and compares values, gradients to the student's side and, where they are parts
-of a method, modules with the same weights. The columns are the largest difference, relative to torchdistill's largest
-number: *as it is*, and after the *correction* that undoes a fault or a choice of torchdistill, which we name and do not
+PyPI's torchdistill {torchdistill} has {count} of these {all} methods; its other losses are those of {rest},
+which are not here. `tests/compare` gives both the same random numbers in {dtype} ({draws} draws each) and compares
+values, gradients to the student's side and, where they are parts of a method, modules with the same weights. The columns
+are the largest difference, relative to torchdistill's largest number: *as it is*, and after the *correction* that undoes
+a fault or a choice of torchdistill, which we name and do not
 follow; *absolute* is that after the correction. Measured with torch {torch}.
 """
 
@@ -73,7 +74,8 @@ def _presets() -> str:
 
 def _agreement(record: dict[str, Any]) -> str:
     compared = {_name(row) for row in record["rows"]}
-    lines = [AGREEMENT.format(**record, count=len(compared), all=len(METHODS))]
+    rest = " and ".join([", ".join(record["others"][:-1]), record["others"][-1]])
+    lines = [AGREEMENT.format(**record, count=len(compared), all=len(METHODS), rest=rest)]
     lines += ["| method | torchdistill's class | as it is | corrected | absolute |", "|---" * 5 + "|"]
     for row in record["rows"]:
         before = _figure(row["uncorrected"])

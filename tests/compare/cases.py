@@ -96,6 +96,19 @@ class Case:
 
 
 CASES: list[Case] = []
+OTHERS = {
+    "AuxSSKDLoss": "SSKD",
+    "SSKDLoss": "SSKD",
+    "PADL2Loss": "PAD",
+    "KTALoss": "KTA",
+    "AffinityLoss": "KTA",
+    "SRDLoss": "SRD",
+    "DISTPlusLoss": "DIST+",
+    "SKDInstanceLoss": "SKD",
+    "SKDDirectionLoss": "SKD",
+    "RegularizationLoss": "",
+}
+"""torchdistill's other losses, and the method each belongs to, none of which is ours; "" is a norm of no method."""
 
 
 def case(

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from cases import CASES, Case, Draw, Library  # beside this file
+from cases import CASES, OTHERS, Case, Draw, Library  # beside this file
 from torch import Tensor
 
 from mfkd.records import environment
@@ -87,6 +87,7 @@ def write() -> None:
         ]
     found = environment("cpu")
     about = {"torchdistill": VERSION, "torch": found["versions"]["torch"], "commit": found["commit"]}
+    about["others"] = sorted(set(OTHERS.values()) - {""})
     RECORD.write_text(json.dumps({**about, "draws": DRAWS, "dtype": "float64", "rows": rows}, indent=1) + "\n")
 
 

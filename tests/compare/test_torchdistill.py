@@ -35,6 +35,13 @@ def test_values_and_gradients_agree(case, torchdistill):
 
 
 @pytest.mark.slow
+def test_no_loss_of_torchdistill_is_passed_over(torchdistill):
+    registered = importlib.import_module("torchdistill.losses.registry").MIDDLE_LEVEL_LOSS_DICT
+    compared = {case.theirs for case in cases.CASES} - {"SimpleLossWrapper"}  # of any loss of torch; no loss itself
+    assert set(registered) == compared | set(cases.OTHERS)
+
+
+@pytest.mark.slow
 def test_faults_that_are_named_are_there(torchdistill):
     losses = torchdistill.losses
     for name in ("KDLoss", "LogitStdKDLoss"):
@@ -55,3 +62,4 @@ def test_record_is_that_of_these_cases():
     assert [{key: row[key] for key in keys} for row in record["rows"]] == told
     assert all(row["relative"] <= row["tolerance"] for row in record["rows"])
     assert record["torchdistill"] == measure.VERSION
+    assert record["others"] == sorted(set(cases.OTHERS.values()) - {""})

@@ -6,7 +6,8 @@ Deviates:  a connector (1x1 convolution and BatchNorm) stands at every pair; the
            where the widths agree. A student map of another size is resized to the teacher's. A network that
            declares no map before the activation gives the one after it, whose boundary is the same. In the
            authors' code the teacher's BatchNorm statistics drift during this stage (it is put in training
-           mode); here they do not. The stage's rate follows one cycle.
+           mode); here they do not. The stage's rate follows one cycle, and the stage is part of the run, whose first
+           epochs it takes; the tables add its 30 epochs to their 240.
 Shapes:    B batch; C, h, w the teacher's map.
 """
 
@@ -66,7 +67,10 @@ class ABConfig(PairsConfig):
     )
     margin: float = Field(1.0, gt=0, allow_inf_nan=False, description="margin around 0; published 1")
     initial_share: float = Field(
-        1 / 8, gt=0, lt=1, description="share of the run spent on the initial stage; published 30 of 240 epochs"
+        1 / 8,
+        gt=0,
+        lt=1,
+        description="share of the run that the initial stage takes; published 30 epochs before the 240",
     )
     initial_lr: float = Field(
         0.05,

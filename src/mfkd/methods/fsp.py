@@ -4,7 +4,8 @@ Paper:     Yim, Joo, Bae and Kim, "A Gift from Knowledge Distillation", CVPR 201
            https://openaccess.thecvf.com/content_cvpr_2017/html/Yim_A_Gift_From_CVPR_2017_paper.html
 Deviates:  as in the published tables the larger of two maps is pooled by averaging (the paper: by
            maximum), the gap is the mean over a matrix, not the sum, and the rate is that of the run
-           (one-cycle here). VGG has one matrix fewer, as two of its blocks share one resolution.
+           (one-cycle here). The stage is part of the run, whose first epochs it takes; the tables add its 30 epochs
+           to their 240. VGG has one matrix fewer, as two of its blocks share one resolution.
 Shapes:    B batch; C_i channels of map i, the same in student and teacher.
 """
 
@@ -81,7 +82,10 @@ class FSPConfig(PairsConfig):
         None, min_length=2, description="teacher maps, one for each of student_taps; null: stem and stages"
     )
     initial_share: float = Field(
-        1 / 8, gt=0, lt=1, description="share of the run that the initial stage takes; published: 30 of 240 epochs"
+        1 / 8,
+        gt=0,
+        lt=1,
+        description="share of the run that the initial stage takes; published 30 epochs before the 240",
     )
     initial_lr: float = Field(
         0.05, gt=0, allow_inf_nan=False, description="peak learning rate of the stage; published: the run's own, 0.05"

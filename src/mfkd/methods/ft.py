@@ -61,7 +61,10 @@ class FTConfig(MethodConfig):
         0.5, gt=0, le=1, description="channels of the factor for each of the teacher's map; 0.5 in paper and tables"
     )
     initial_share: float = Field(
-        1 / 8, gt=0, lt=1, description="share of the run that the paraphraser learns for; published 30 of 240 epochs"
+        1 / 8,
+        gt=0,
+        lt=1,
+        description="epochs of the paraphraser before the run, as a share of its own; published 30 before 240",
     )
     initial_lr: float = Field(
         0.01, gt=0, allow_inf_nan=False, description="the paraphraser's peak learning rate; published 0.01"
