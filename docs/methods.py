@@ -37,10 +37,10 @@ AGREEMENT = """## Agreement with torchdistill
 
 PyPI's torchdistill {torchdistill} has {count} of these {all} methods; its other losses are those of {rest},
 which are not here. `tests/compare` gives both the same random numbers in {dtype} ({draws} draws each) and compares
-values, gradients to the student's side and, where they are parts of a method, modules with the same weights. The columns
-are the largest difference, relative to torchdistill's largest number: *as it is*, and after the *correction* that undoes
-a fault or a choice of torchdistill, which we name and do not
-follow; *absolute* is that after the correction. Measured with torch {torch}.
+values, gradients to the student's side and, where they are parts of a method, modules with the same weights. The
+columns are the largest difference, relative to torchdistill's largest number: *as it is*, and after the *correction*
+that undoes a fault or a choice of torchdistill, which we name and do not follow; *absolute* is that after the
+correction. Measured with torch {torch}.
 """
 
 
