@@ -89,9 +89,18 @@ def test_refusals(method, kind, text):
         resolve(method)
 
 
-def test_nothing_to_learn_is_refused():
+@pytest.mark.parametrize(
+    ("methods", "told"),
+    [
+        ({}, "no method"),
+        ({"ab": {}}, "ab (no term after its stage)"),
+        ({"fsp": {}, "kd": {"weight": 0}}, "fsp (no term after its stage) and kd (weight 0)"),
+    ],
+)
+def test_nothing_to_learn_is_refused(methods, told):
     with pytest.raises(ConfigError) as refusal:
-        resolve({"ce": {"weight": 0}})
+        resolve({**methods, "ce": {"weight": 0}})
     assert str(refusal.value) == (
-        "method: ce.weight 0 and no method leave nothing to learn; name one or give ce a weight."
+        f"method: ce.weight 0 and {told} leave nothing to learn; give ce a weight, or name a method that adds a term."
     )
+    assert resolve({**methods, "dkd": {}, "ce": {"weight": 0}}).ce == 0

@@ -159,7 +159,7 @@ def resolve(method: str | Mapping[str, Any] | Method) -> Spec:
 
     Raises:
         UnknownNameError: a name or option that does not exist, with the nearest ones.
-        ConfigError: an option with a bad value.
+        ConfigError: an option with a bad value, or nothing to learn.
     """
     if isinstance(method, Method):
         return Spec(built={type(method).__name__.lower(): method})
@@ -177,9 +177,18 @@ def resolve(method: str | Mapping[str, Any] | Method) -> Spec:
             configs[name] = _checked(known[name].Config, name, options)
         else:
             raise UnknownNameError("method", name, [*known, "ce"])
-    if not configs and ce == 0:
-        raise ConfigError("method: ce.weight 0 and no method leave nothing to learn; name one or give ce a weight.")
+    if ce == 0 and all(config.weight == 0 or known[name].only_prepares for name, config in configs.items()):
+        raise ConfigError(
+            f"method: ce.weight 0 and {_no_term(configs)} leave nothing to learn; "
+            "give ce a weight, or name a method that adds a term."
+        )
     return Spec(configs, ce, preset=preset and len(configs) > 1)
+
+
+def _no_term(configs: Mapping[str, MethodConfig]) -> str:
+    """Methods that add nothing, for a message."""
+    told = ("weight 0" if config.weight == 0 else "no term after its stage" for config in configs.values())
+    return " and ".join(f"{name} ({why})" for name, why in zip(configs, told, strict=True)) or "no method"
 
 
 def build(spec: Spec, context: Context) -> Objective:

@@ -106,6 +106,7 @@ class AB(Method):
     """Activation boundaries: all of it happens in the initial stage; afterwards there are no terms."""
 
     Config = ABConfig
+    only_prepares = True
 
     def __init__(self, config: ABConfig, context: Context) -> None:
         super().__init__()

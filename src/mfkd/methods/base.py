@@ -104,6 +104,8 @@ class Method(nn.Module):
     needs: Needs = Needs()
     needs_teacher: ClassVar[bool] = True
     """False for a method that can do without a teacher."""
+    only_prepares: ClassVar[bool] = False
+    """True for a method that adds no term to the objective, for all it does is done in its preparation."""
     knowledge_options: ClassVar[tuple[str, ...] | None] = None
     """Options that `knowledge` depends on, apart from what was prepared; None: all but weight and warm-up."""
     not_cached: ClassVar[str] = ""

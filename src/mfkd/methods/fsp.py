@@ -105,6 +105,7 @@ class FSP(Method):
     """Flow of solution procedure: an initial stage for the student's own layers, and no term afterwards."""
 
     Config = FSPConfig
+    only_prepares = True
 
     def __init__(self, config: FSPConfig, context: Context) -> None:
         super().__init__()
