@@ -36,6 +36,8 @@ def test_slow_reference_and_gradient(shape):
     assert ofd_loss(student, teacher, margin).item() == pytest.approx(slow(student, teacher, margin))
     student.requires_grad_()
     assert torch.autograd.gradcheck(lambda s: ofd_loss(s, teacher, margin), student)
+    ofd_loss(student, teacher.requires_grad_(), margin).backward()
+    assert teacher.grad is None
 
 
 def test_margin_is_the_mean_of_the_gaussians_negative_part():
