@@ -78,7 +78,10 @@ class MLLDConfig(LogitConfig):
     """Options of `mlld`; those of the published code for CIFAR-100."""
 
     weight: float = Field(
-        0.9, ge=0, allow_inf_nan=False, description="factor of the terms; published: 0.9 beside ce.weight=0.1"
+        0.9,
+        ge=0,
+        allow_inf_nan=False,
+        description="factor of the terms; published: 0.9 beside ce.weight=0.1, at a rate of 0.025",
     )
     logit_std: bool = Field(
         False, description="standardise both networks' logits for the term mlld (as Sun et al., CVPR 2024, do)"
