@@ -29,20 +29,13 @@ def ctrl_c():
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-@pytest.fixture(autouse=True, scope="session")
-def thawed():
-    """What `quick_collections` froze has no referrers for `gc`, which Hypothesis, loaded for the summary, warns of."""
-    yield
-    gc.unfreeze()
-
-
 @pytest.fixture(autouse=True, scope="module")
 def quick_collections():
     """Every training collects garbage first; among what thousands of tests have left that would take a second each."""
     gc.collect()
     gc.freeze()
     yield
-    gc.unfreeze()  # who asks for the referrers of an object, as Hypothesis does when it is imported, finds them again
+    gc.unfreeze()  # what is frozen has no referrers for `gc`, which Hypothesis, loaded for the summary, warns of
 
 
 @pytest.fixture(autouse=True)

@@ -173,7 +173,8 @@ class TrainConfig(Frozen):
     label_smoothing: float = Field(default=0.0, ge=0, lt=1, description="share of the label spread over all classes")
     precision: Literal["fp32", "bf16", "fp16", "fp64"] = Field(
         default="fp32",
-        description="the half precisions are mixed with fp32, fp16 needs CUDA; auto: bf16 if the hardware has it, else fp32",
+        description="the half precisions are mixed with fp32, fp16 needs CUDA; auto: bf16 if the hardware has it, or "
+        "fp32",
     )
     accumulate: Positive = Field(default=1, description="parts into which a batch is split")
     channels_last: bool = Field(default=True, description="memory layout of images and weights; usually faster")

@@ -1,13 +1,16 @@
 """Help pages, refusals and exits, as a person at a terminal meets them."""
 
 import errno
+import os
 import re
 import resource
 import subprocess
 import sys
+from contextlib import suppress
 
 import pytest
 
+from mfkd.__main__ import main as entry
 from mfkd.cli import app, main
 from mfkd.train.interrupt import Interrupted
 
@@ -202,3 +205,23 @@ def test_version(mfkd):
 
 def test_every_command_is_tried_here():
     assert {command.name for command in app.registered_commands} == set(COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, {"GOMP_SPINCOUNT": "10000"}),
+        ({"GOMP_SPINCOUNT": "7"}, {"GOMP_SPINCOUNT": "7"}),
+        ({"OMP_WAIT_POLICY": "active"}, {"GOMP_SPINCOUNT": None}),
+    ],
+)
+def test_waiting_threads_sleep_soon_unless_the_user_says_otherwise(monkeypatch, given, expected):
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.setenv(name, "")  # so that it is put back
+        monkeypatch.delenv(name)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("sys.argv", ["mfkd", "methods", "kd", "--json"])
+    with suppress(SystemExit):
+        entry()
+    assert {name: os.environ.get(name) for name in expected} == expected
