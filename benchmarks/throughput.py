@@ -24,11 +24,11 @@ from typing import Any
 import torch
 from trainings import Training, Workers, ours, plan_of, reference, teacher_alone, updates, with_workers
 
-from mfkd.hardware import fast_bf16
 from mfkd.pipeline import share_knowledge
 from mfkd.plan import Plan
 from mfkd.profile import profile
 from mfkd.records import environment
+from mfkd.sections import choose_precision
 from mfkd.teachers import obtain_teacher
 from mfkd.train.memory import begin
 from mfkd.train.memory import peak as memory_peak
@@ -42,8 +42,9 @@ PARTS = {
     "input": {},
 }
 """What is switched off, and how; without options it is done to the training once it stands."""
-if not fast_bf16():
-    del PARTS["bf16"]  # fp32 it is already
+PRECISION = choose_precision("auto")
+if PRECISION == "fp32":
+    del PARTS["bf16"]  # it is switched off already
 PROCESSES = 5  # whose peaks of memory are compared; single ones differ by some per cent
 
 
@@ -246,7 +247,7 @@ def main() -> None:
             for pair in args.pairs
         }  # fmt: skip
         settings = {k: v for k, v in vars(args).items() if k not in ("folder", "peak", "out", "pairs", "batches")}
-        settings["precision"] = "bf16" if fast_bf16() else "fp32"
+        settings["precision"] = PRECISION
         record = {
             "pairs": found,
             "settings": settings,

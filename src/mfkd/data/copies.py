@@ -10,6 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from mfkd.data.decode import scale
 from mfkd.data.remember import mark
 from mfkd.errors import DataError, MfkdError
 from mfkd.files import write_atomic
@@ -50,10 +51,7 @@ class Copies:
         image = read_image(source, 3, name)
         if min(image.size) <= self.side:
             return image
-        from torchvision.transforms.v2 import InterpolationMode
-        from torchvision.transforms.v2 import functional as tv
-
-        small = tv.resize(image, [self.side], interpolation=InterpolationMode(self.interpolation))
+        small = scale(image, self.side, self.interpolation)
         try:
             write_atomic(path, lambda file: small.save(file, "JPEG", quality=QUALITY, subsampling=0))
         except MfkdError as error:

@@ -77,6 +77,15 @@ def resize(images: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(images, size=size, mode="bilinear", antialias=True)
 
 
+def scale(image: Image.Image, side: int, interpolation: str) -> Image.Image:
+    """Bring the shorter side to so many pixels, with antialiasing."""
+    from torchvision.transforms.v2 import InterpolationMode
+    from torchvision.transforms.v2 import functional as tv
+
+    scaled: Image.Image = tv.resize(image, [side], interpolation=InterpolationMode(interpolation))
+    return scaled
+
+
 def to_tensor(image: Image.Image) -> Tensor:
     """A grey or RGB image as (C, H, W) uint8."""
     array = np.array(image)

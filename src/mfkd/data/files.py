@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from mfkd.data.augment import Transform, drawing
 from mfkd.data.copies import Copies
-from mfkd.data.decode import to_tensor
+from mfkd.data.decode import scale, to_tensor
 from mfkd.data.sets import FileSplit
 from mfkd.errors import DataError
 from mfkd.pictures import read_image
@@ -85,11 +85,9 @@ class FileReader:
 
 def evaluation_crop(image: Image.Image, size: tuple[int, int], side: int, interpolation: str) -> Image.Image:
     """Scale the shorter side to `side` pixels, then cut the central (height, width)."""
-    from torchvision.transforms.v2 import InterpolationMode
     from torchvision.transforms.v2 import functional as tv
 
-    scaled = tv.resize(image, [side], interpolation=InterpolationMode(interpolation))
-    cropped: Image.Image = tv.center_crop(scaled, list(size))
+    cropped: Image.Image = tv.center_crop(scale(image, side, interpolation), list(size))
     return cropped
 
 

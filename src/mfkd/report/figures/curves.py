@@ -18,6 +18,8 @@ Curve = tuple[str, Style, Sequence[float], np.ndarray]
 """Label, style, epochs, and (seeds, epochs) values."""
 
 
+IN_TURN = (STYLES["alone"], STYLES["distilled"], STYLES["teacher"])
+"""Styles of curves that are of one network."""
 FEW = 10
 """Images below which the share of right answers in a bin says nothing."""
 
@@ -56,14 +58,12 @@ def learning(kinds: Mapping[str, Sequence[RunRecord]]) -> Picture | None:
 def losses(records: Sequence[RunRecord]) -> Picture | None:
     """The terms of the distilled student's loss by epoch, each relative to its first value."""
     skipped = {"epoch", "lr", "loss", "seconds", "train_top1", "test_top1", "test_loss"}
-    first = records[0].curves[0] if records and records[0].curves else {}
-    names = [name for name in first if name not in skipped and "/" not in name]
+    names = [name for name in _logged(records) if name not in skipped and "/" not in name]
     curves: list[Curve] = []
     for place, name in enumerate(names[:5]):
         epochs, values = column(records, name)
         if len(epochs) > 1 and (values[:, 0] > 0).all():
-            style = (STYLES["alone"], STYLES["distilled"], STYLES["teacher"])[place % 3]
-            curves.append((name, style, epochs, values / values[:, :1]))
+            curves.append((name, IN_TURN[place % 3], epochs, values / values[:, :1]))
     if not curves:
         return None
     told = [f"{label} falls to {100 * values.mean(0)[-1]:.0f}%" for label, _, _, values in curves]
@@ -78,14 +78,11 @@ def losses(records: Sequence[RunRecord]) -> Picture | None:
 
 def weights(records: Sequence[RunRecord]) -> Picture | None:
     """Mean weight of each level in the fused map by epoch; None where the fusion does not weigh its levels."""
-    first = records[0].curves[0] if records and records[0].curves else {}
-    names = [name for name in first if name.startswith("mfkd/")]
-    styles = (STYLES["alone"], STYLES["distilled"], STYLES["teacher"])
     curves: list[Curve] = []
-    for place, name in enumerate(names):
+    for place, name in enumerate(name for name in _logged(records) if name.startswith("mfkd/")):
         epochs, values = column(records, name)
         if epochs:
-            curves.append((name.removeprefix("mfkd/"), styles[place % 3], epochs, values))
+            curves.append((name.removeprefix("mfkd/"), IN_TURN[place % 3], epochs, values))
     if not curves:
         return None
     told = [f"{label} from {values.mean(0)[0]:.2f} to {values.mean(0)[-1]:.2f}" for label, _, _, values in curves]
@@ -111,6 +108,11 @@ def lines(plot: "Axes", theme: Theme, curves: Sequence[Curve], floor: float | No
         plot.set_ylim(bottom=floor)
     plot.locator_params(axis="x", integer=True)
     legend(plot, theme, columns)
+
+
+def _logged(records: Sequence[RunRecord]) -> list[str]:
+    """Columns of the log, in their order."""
+    return list(records[0].curves[0]) if records and records[0].curves else []
 
 
 def reliability(bins: Mapping[str, Bins]) -> Picture:
