@@ -6,15 +6,17 @@ import struct
 import warnings
 import zlib
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from mfkd.errors import DataError
 
 Encoded = Path | bytes
 EXTENSIONS = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"))
+_STARTS = {b"\xff\xd8\xff": "JPEG", b"\x89PNG\r\n\x1a\n": "PNG", b"GIF87a": "GIF", b"GIF89a": "GIF", b"BM": "BMP"}
 BROKEN = (
     OSError, SyntaxError, ValueError, Image.DecompressionBombError, EOFError, LookupError, TypeError, ArithmeticError,
     NotImplementedError, MemoryError, struct.error, zlib.error,
@@ -22,6 +24,29 @@ BROKEN = (
 """What Pillow raises on a file that is no image, or a damaged one."""
 warnings.filterwarnings("ignore", module=r"PIL\.")  # it mutters about what it then reads or refuses
 logging.getLogger("PIL").addHandler(logging.NullHandler())
+
+
+def kind(data: bytes) -> str | None:
+    """Pillow's name of the common format that the first bytes announce; None where it is none of them."""
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "WEBP"
+    return next((name for start, name in _STARTS.items() if data.startswith(start)), None)
+
+
+def open_image(source: Encoded, formats: tuple[str, ...] | None = None) -> Image.Image:
+    """An image whose header has been read and whose pixels have not.
+
+    Args:
+        source: a file, or the encoded image itself.
+        formats: Pillow's names of those that may be tried; None tries all.
+    """
+    if not isinstance(source, bytes):
+        return Image.open(source, formats=formats)
+    likely = kind(source) if formats is None else None
+    if likely is not None:  # trying forty formats in turn takes as long as decoding a small image
+        with suppress(UnidentifiedImageError):
+            return Image.open(io.BytesIO(source), formats=(likely,))
+    return Image.open(io.BytesIO(source), formats=formats)
 
 
 def read_image(source: Encoded, channels: int, name: str = "", formats: tuple[str, ...] | None = None) -> Image.Image:
@@ -38,7 +63,7 @@ def read_image(source: Encoded, channels: int, name: str = "", formats: tuple[st
     """
     mode = "L" if channels == 1 else "RGB"
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=formats) as image:
+        with open_image(source, formats) as image:
             if image.mode == mode:
                 image.load()
                 return image

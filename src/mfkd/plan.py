@@ -58,10 +58,15 @@ class Plan:
         return Job(kind, self.folder / kind / f"seed-{seed}", self.config, self.config.train, seed)
 
 
-def open_plan(config: RunConfig) -> Plan:
-    """Read the data, fill in the defaults that depend on them, and check the method's options."""
+def open_plan(config: RunConfig, data: ImageData | None = None) -> Plan:
+    """Read the data, fill in the defaults that depend on them, and check the method's options.
+
+    Args:
+        config: a recipe.
+        data: what its `data` part names, where that has been read already.
+    """
     resolve(config.method)
-    data = load_data(config.data)
+    data = load_data(config.data) if data is None else data
     images = filled(config.data, data, own_preprocessing(config.student))
     data = preprocessed(data, images)
     augment = config.augment

@@ -7,7 +7,8 @@ import signal
 import pytest
 from filelock import FileLock
 
-from mfkd.bench.cell import attempt
+from mfkd import data
+from mfkd.bench.cell import attempt, forget, opened
 from mfkd.bench.compare import compare
 from mfkd.bench.plan import cells, load_bench
 from mfkd.bench.run import open_board, read_bench
@@ -222,3 +223,20 @@ def test_board_is_read_from_the_folders(bench, tmp_path):
     board, _ = bench("seeds=[0]", only=["kd"])
     opened = open_board(board.bench)
     assert [(row.state, row.figures) for row in opened.rows] == [(row.state, row.figures) for row in board.rows]
+
+
+def test_cells_that_one_process_does_in_turn_read_their_data_once(bench, monkeypatch):
+    read, really = [], data.load_data
+    monkeypatch.setattr(data, "load_data", lambda config: read.append(config.fraction) or really(config))
+    board, _ = bench()
+    forget()
+    read.clear()
+    (first, *_, last) = (opened(row.cell.config) for row in board.rows)
+    assert (read, last.data.train) == ([0.2], first.data.train)
+    opened(
+        board.rows[0].cell.config.model_copy(update={"data": first.config.data.model_copy(update={"fraction": 0.1})})
+    )
+    assert read == [0.2, 0.1]
+    forget()
+    opened(board.rows[0].cell.config)
+    assert read == [0.2, 0.1, 0.2]

@@ -117,7 +117,10 @@ def test_dry_run_tells_time_disk_and_what_would_fail_and_writes_nothing(done, mf
     assert value["seconds"] == pytest.approx(sum(one["seconds"] for one in (*value["cells"], cache)))
     done_before = json.loads(mfkd("bench", file, "--only", "kd", "--dry-run", "--json").stdout)
     assert (done_before["seconds"], done_before["megabytes"]) == (0, 0)
-    text = mfkd("bench", file, "out=new", "seeds=[0]", "--dry-run").stdout
+    result = mfkd("bench", file, "out=new", "seeds=[0]", "--dry-run")
+    text, told = result.stdout, result.stderr.splitlines()
+    assert told[0] == "Measuring a few updates: resnet8-resnet8, teacher"
+    assert [line.rpartition(", seed")[0].rpartition(", ")[2] for line in told[1:]] == ["none", "broken", "kd"]
     assert "Would fail: unknown tap 'nowhere'" in text
     assert text.splitlines()[-1] == "Nothing was written."
     assert sorted(folder.rglob("*")) == before

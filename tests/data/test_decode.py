@@ -5,10 +5,11 @@ import pytest
 import torch
 from PIL import Image
 
+from mfkd import pictures
 from mfkd.data import load_image
 from mfkd.data.decode import normalise, resize, to_tensor
 from mfkd.errors import DataError
-from mfkd.pictures import read_image
+from mfkd.pictures import open_image, read_image
 
 HALF = {"mean": (0.5,) * 3, "std": (0.25,) * 3}
 
@@ -126,3 +127,24 @@ def test_whatever_bytes_there_are_the_image_is_read_or_refused_in_one_line(form,
             assert str(error).startswith("it cannot be read as an image (")
             assert "\n" not in str(error)
     assert refused > 0
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "GIF", "BMP"])
+def test_an_encoded_image_is_tried_first_as_what_it_announces(form, monkeypatch):
+    data = io.BytesIO()
+    Image.new("RGB", (4, 4), (10, 20, 30)).save(data, form)
+    tried, really = [], Image.open
+    monkeypatch.setattr(
+        Image, "open", lambda *args, formats=None: tried.append(formats) or really(*args, formats=formats)
+    )
+    with open_image(data.getvalue()) as image:
+        assert (image.format, image.size, tried) == (form, (4, 4), [(form,)])
+
+
+def test_an_image_that_is_not_what_it_announces_is_read_all_the_same(monkeypatch):
+    monkeypatch.setattr(pictures, "kind", lambda data: "GIF")
+    data = io.BytesIO()
+    Image.new("RGB", (4, 4), (10, 20, 30)).save(data, "PNG")
+    assert read_image(data.getvalue(), 3).getpixel((0, 0)) == (10, 20, 30)
+    with pytest.raises(DataError, match="not an image"):
+        read_image(data.getvalue()[:20], 3)

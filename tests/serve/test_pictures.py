@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from mfkd.export.feed import Feed
-from mfkd.serve.pictures import PictureError, kind, pixels
+from mfkd.pictures import kind
+from mfkd.serve.pictures import PictureError, pixels
 
 FEED = Feed("n", ("a", "b"), 3, (8, 8), (0.0,) * 3, (1.0,) * 3)
 

@@ -3,7 +3,7 @@
 import traceback
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from filelock import FileLock
 
@@ -11,6 +11,13 @@ from mfkd.config import RunConfig
 from mfkd.files import read_object, write_json, write_text
 from mfkd.records import RunRecord
 from mfkd.validation import Frozen
+
+if TYPE_CHECKING:
+    from mfkd.data import ImageData
+    from mfkd.plan import Plan
+
+_read: "dict[str, ImageData]" = {}
+"""The data that this process has read last, by the part of the recipe that names them."""
 
 State = Literal["waiting", "running", "begun", "done", "failed"]
 
@@ -102,6 +109,23 @@ class Cell(Frozen):
         return str(read_object(self.error, "error")["error"]) if self.error.exists() else ""
 
 
+def opened(config: RunConfig) -> "Plan":
+    """The plan of a cell; cells that one process opens one after the other read the same data once."""
+    from mfkd.data import load_data
+    from mfkd.plan import open_plan
+
+    wanted = config.data.model_dump_json()
+    if wanted not in _read:
+        _read.clear()  # one data set at a time, it may be large
+        _read[wanted] = load_data(config.data)
+    return open_plan(config, _read[wanted])
+
+
+def forget() -> None:
+    """Read data anew at the next cell: the files may have changed since."""
+    _read.clear()
+
+
 def attempt(cell: Cell) -> bool:
     """Do a cell, or go on with it; whatever goes wrong is written into its folder.
 
@@ -138,15 +162,14 @@ def work(cell: Cell) -> None:
     """
     from mfkd.models.trust import remember
     from mfkd.pipeline import claim_folder, share_knowledge, train_student
-    from mfkd.plan import open_plan
     from mfkd.teachers import obtain_teacher, teacher_figures
 
     if cell.kind == "teacher":
-        plan = open_plan(cell.config)
+        plan = opened(cell.config)
         remember(plan.models)
         figures = teacher_figures(plan, obtain_teacher(plan))
         return write_json(cell.record, figures)
-    plan = replace(open_plan(with_teachers(cell)), teachers_in=cell.teachers_in)
+    plan = replace(opened(with_teachers(cell)), teachers_in=cell.teachers_in)
     cell.home.mkdir(parents=True, exist_ok=True)
     with FileLock(cell.home / ".lock"):  # one prepares, the other seeds of the method wait for it
         claim_folder(plan)

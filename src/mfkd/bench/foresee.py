@@ -1,26 +1,32 @@
 """What a plan would take: one short measurement a method, pair and budget; nothing is written."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from mfkd.bench.cell import Cell, weights_of, with_teachers
+from mfkd.bench.cell import Cell, forget, opened, weights_of, with_teachers
 from mfkd.bench.run import Board
 from mfkd.errors import MfkdError
 from mfkd.estimate import MEGA, estimate_cache, price_of
 from mfkd.pipeline import build_student, check
-from mfkd.plan import Plan, open_plan
+from mfkd.plan import Plan
 from mfkd.teacher.identity import LOGITS
 from mfkd.teachers import build_teacher, stand_in
 
 
-def foresee(board: Board) -> dict[str, Any]:
+def foresee(board: Board, say: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
     """Time and disk that the cells of a plan would still take.
+
+    Args:
+        board: the cells.
+        say: gets a line before each measurement; updates of a large network take minutes on a CPU.
 
     Returns:
         `cells`, each with key, state, seconds, megabytes (0 where it is done) and error (what the cell
         would be refused for); `caches`, each with what it is for, seconds and megabytes; and the sums
         `seconds` (of one process) and `megabytes`.
     """
+    forget()
     prices: dict[tuple[str, ...], dict[str, Any]] = {}
     rows: list[dict[str, Any]] = []
     caches: dict[str, dict[str, Any]] = {}
@@ -30,6 +36,7 @@ def foresee(board: Board) -> dict[str, Any]:
         if row.wanted and row.state != "done":
             like = (cell.kind, cell.pair, cell.budget, cell.method)
             if like not in prices:
+                say(f"Measuring a few updates: {cell.title}")
                 prices[like] = _priced(cell)
             price = prices[like]
             if price.get("cache", {}).get("megabytes"):
@@ -54,7 +61,7 @@ def _priced(cell: Cell) -> dict[str, Any]:
 def _measured(cell: Cell) -> dict[str, Any]:
     trained = weights_of(cell.config, cell.teachers_in)
     ready = cell.kind != "teacher" and all(path.exists() for path in trained.values())
-    plan = replace(open_plan(with_teachers(cell) if ready else cell.config), teachers_in=cell.teachers_in)
+    plan = replace(opened(with_teachers(cell) if ready else cell.config), teachers_in=cell.teachers_in)
     if cell.kind == "teacher":
         jobs = [one for one in plan.per_teacher() if one.teacher_name in trained]
         found = [price_of(one, one.teacher_job(), build_teacher(one), None) for one in jobs]

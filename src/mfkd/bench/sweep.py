@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from filelock import FileLock, Timeout
 
-from mfkd.bench.cell import Cell, work
+from mfkd.bench.cell import Cell, forget, work
 from mfkd.bench.space import Space, Span, dimension_of, distribution, given, plain, written
 from mfkd.config import RunConfig, settings
 from mfkd.errors import ConfigError, MfkdError
@@ -131,6 +131,7 @@ def run_sweep(sweep: Sweep, say: Callable[[str], None]) -> dict[str, Any]:
 
 def _searched(sweep: Sweep, optuna: Any, say: Callable[[str], None]) -> dict[str, Any]:
     _claim(sweep)
+    forget()
     work(Cell(kind="teacher", pair="", seed=sweep.config.teacher.seed, config=sweep.config))
     study = optuna.create_study(
         storage=optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(sweep.folder / STUDY))),

@@ -82,7 +82,7 @@ def bench(  # noqa: PLR0917 - typer calls it
     if dry_run:
         from mfkd.bench.foresee import foresee
 
-        return _estimate(foresee(board), jobs or 1, as_json)
+        return _estimate(foresee(board, screen.say), jobs or 1, as_json)
     with _runner(board, ray, jobs, cpus, gpus) as runner, Watch(runner) as watch:
         run_bench(board, runner, watch)
     return _end(board, as_json)

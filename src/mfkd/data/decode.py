@@ -3,7 +3,6 @@
 Shapes: N images; C, H, W channels, height, width.
 """
 
-import io
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mfkd.data.sets import SMALL
-from mfkd.pictures import BROKEN, Encoded, read_image, unreadable
+from mfkd.pictures import BROKEN, Encoded, open_image, read_image, unreadable
 
 T = TypeVar("T")
 _GREY = ("1", "L", "LA", "I", "I;16", "I;16B", "F")
@@ -35,7 +34,7 @@ def measure(sources: Sequence[Encoded], name: str = "") -> tuple[set[tuple[int, 
     def head(number: int) -> tuple[tuple[int, int], bool]:
         source = sources[number]
         try:
-            with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+            with open_image(source) as image:
                 return (image.height, image.width), image.mode in _GREY
         except BROKEN as error:
             raise unreadable(source, f"{name} row {number}" if name else "", error) from None

@@ -3,15 +3,12 @@
 Shapes: H, W, C height, width, channels.
 """
 
-import io
-
 import numpy as np
 from PIL import Image
 
 from mfkd.export.feed import Feed, fitted
-from mfkd.pictures import read_image
+from mfkd.pictures import kind, open_image, read_image
 
-_STARTS = {b"\xff\xd8\xff": "JPEG", b"\x89PNG\r\n\x1a\n": "PNG", b"GIF87a": "GIF", b"GIF89a": "GIF", b"BM": "BMP"}
 KINDS = ("JPEG", "PNG", "WebP", "BMP", "GIF")
 """What is taken, by its content; a name or a type that a client tells is not looked at."""
 
@@ -27,13 +24,6 @@ class PictureError(Exception):
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
         self.status = status
-
-
-def kind(data: bytes) -> str | None:
-    """Pillow's name of the format that the first bytes announce; None where it is none that is taken."""
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "WEBP"
-    return next((name for start, name in _STARTS.items() if data.startswith(start)), None)
 
 
 def pixels(data: bytes, feed: Feed, most: int) -> np.ndarray:
@@ -53,7 +43,7 @@ def pixels(data: bytes, feed: Feed, most: int) -> np.ndarray:
     if found is None:
         raise PictureError(415, f"This is no picture of a known type; send {', '.join(KINDS[:-1])} or {KINDS[-1]}.")
     try:
-        with Image.open(io.BytesIO(data), formats=(found,)) as image:
+        with open_image(data, (found,)) as image:
             width, height = image.size
         if width * height <= most:
             return fitted(read_image(data, feed.channels, formats=(found,)), feed)
