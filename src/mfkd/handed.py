@@ -9,6 +9,7 @@ import torch
 from mfkd.config import RunConfig, TeacherConfig
 from mfkd.data import ImageData, eval_loader, load_image
 from mfkd.errors import CheckpointError, DataError, UnknownNameError
+from mfkd.export.classify import answers
 from mfkd.export.opened import open_trained, weights_of
 from mfkd.methods import resolve
 from mfkd.models.trust import named_by
@@ -84,22 +85,23 @@ def predict_images(images: Sequence[str | Path], model: str | Path, top: int = 5
         top: classes an image, at most all there are.
 
     Returns:
-        For each image its path as `image`, and `top`: [class name, probability] pairs, likeliest first.
+        As `export.classify.answers` gives it.
 
     Raises:
         CheckpointError: no trained network there, or a damaged one.
-        DataError: an image that is not there or cannot be read.
+        DataError: an image that is not there, or none that can be read.
     """
     files = image_files(images)
     network, card = load_with_card(weights_of(model))
     count = min(top, len(card.classes))
-    found = []
-    for file in files:
+
+    def ask(file: Path) -> list[tuple[str, float]]:
         pixels = load_image(file, card.channels, card.size, card.mean, card.std, card.side, card.interpolation)
         best = network(pixels[None]).softmax(1)[0].topk(count)
         pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-        found.append({"image": str(file), "top": [[card.classes[label], share] for label, share in pairs]})
-    return found
+        return [(card.classes[label], share) for label, share in pairs]
+
+    return answers(files, ask)
 
 
 def teacher_of(root: Path, config: RunConfig, data: ImageData) -> FrozenTeacher | None:

@@ -129,6 +129,28 @@ def test_refusals(place, tmp_path):
         classify([images / "0.png"], tmp_path / "none.onnx")
 
 
+@pytest.mark.parametrize("kind", ["run", "export"])
+def test_an_image_that_cannot_be_read_costs_no_other_its_answer(place, tmp_path, kind):
+    run, export, images = place
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no image")
+    words = [broken, images / "0.png", "-m", {"run": run, "export": export}[kind]]
+    told = f"{broken} cannot be read as an image (cannot identify image file 'the file'); repair or remove it."
+    for more in ([], ["--json"]):
+        command = [sys.executable, "-m", "mfkd", "predict", *map(str, words), *more]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 1
+        assert done.stderr.splitlines()[-1] == f"mfkd: {told}"
+        if more:
+            first, second = json.loads(done.stdout)
+            assert first == {"image": str(broken), "error": told}
+            assert (second["image"], len(second["top"])) == (str(images / "0.png"), 5)
+        else:
+            answer, files = done.stdout.splitlines()
+            assert answer.startswith(f"{images / '0.png'}: ")
+            assert files.startswith("Files: ")
+
+
 def test_refusal_of_the_command_is_one_line(place):
     _, export, _ = place
     command = [sys.executable, "-m", "mfkd", "predict", "none.png", "-m", str(export)]

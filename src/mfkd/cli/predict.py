@@ -33,9 +33,11 @@ def predict(
 ) -> None:
     """Name the likeliest classes of images.
 
-    An export folder or an ONNX file is asked without PyTorch, and so answers in a fraction of a second.
+    An export folder or an ONNX file is asked without PyTorch, and so answers in a fraction of a second. Images that
+    cannot be read are told on standard error after the answers to all others, with exit code 1.
     """
-    from mfkd.export.classify import classify, graph_of, line, listed
+    from mfkd.export.classify import classify, graph_of, listed, sorted_out
+    from mfkd.export.quick import UNREAD
 
     wanted, file = listed(images), graph_of(model)
     if file is not None:
@@ -45,9 +47,13 @@ def predict(
         from mfkd.handed import predict_images
 
         found, file = predict_images(wanted, model, top), weights_of(model)
+    lines, unread = sorted_out(found)
     if as_json:
         screen.dump(found)
-    else:
-        for row in found:
-            screen.tell(line(row))
+    for text in () if as_json else lines:
+        screen.tell(text)
     screen.files(file, quiet=as_json)
+    for text in unread:
+        screen.complain(text)
+    if unread:
+        raise typer.Exit(UNREAD)

@@ -7,6 +7,7 @@ from getopt import GetoptError, gnu_getopt
 from io import TextIOWrapper
 from typing import NamedTuple
 
+UNREAD = 1  # exit code where some images could not be read
 OPTIONS = ("--model", "--top", "--json")
 
 
@@ -31,24 +32,29 @@ def predict(words: Sequence[str]) -> bool:
 
     Raises:
         MfkdError: see `classify`.
+        SystemExit: with code 1, once all is told, where some images could not be read.
     """
     asked = understood(words)
     if asked is None:
         return False
-    from mfkd.export.classify import classify, graph_of, line, listed
+    from mfkd.export.classify import classify, graph_of, listed, sorted_out
 
     file = graph_of(asked.model)
     if file is None:
         return False
     found = classify(listed(asked.images), file, asked.top)
+    lines, unread = sorted_out(found)
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
     if asked.as_json:
         sys.stdout.write(json.dumps(found, indent=1) + "\n")
     else:
-        sys.stdout.writelines(f"{line(row)}\n" for row in found)
+        sys.stdout.writelines(f"{text}\n" for text in lines)
     sys.stdout.flush()
     (sys.stderr if asked.as_json else sys.stdout).write(f"Files: {file}\n")
+    if unread:
+        sys.stderr.writelines(f"mfkd: {text}\n" for text in unread)
+        sys.exit(UNREAD)
     return True
 
 
