@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from mfkd.errors import MfkdError
+from mfkd.export import answers
 from mfkd.export.parity import Parity, compare, require
 
 REFERENCE = np.array([[0.0, 10.0, 4.0], [5.0, 5.0005, 1.0], [2.0, 1.0, 0.0]], np.float32)  # range 10, tolerance 0.001
@@ -41,3 +42,12 @@ def test_refusal_tells_the_figures():
     )
     with pytest.raises(MfkdError, match=r"up to 5\.0e-02 of their range.* and 0 predictions"):
         require(compare(REFERENCE, moved(0, 1, -0.5)), "model.pt2", "resnet8")
+
+
+def test_long_comparisons_say_how_far_they_are(monkeypatch):
+    now = iter([0.0, 4.0, 11.0, 11.0, 12.0, 30.0, 30.0])
+    monkeypatch.setattr(answers.time, "monotonic", lambda: next(now))
+    said = []
+    found = answers.logits({"a": lambda images: images * 2.0}, iter([np.ones((1500, 3))] * 4), said.append)
+    assert said == ["Compared 3,000 images", "Compared 6,000 images"]
+    assert (found["a"].shape, found["a"].mean()) == ((6000, 3), 2)

@@ -80,3 +80,14 @@ def test_narrow_tables_stand_beside_figures():
         ("text", 2),
     ]
     assert width(small) == 1 + 1 + 4
+
+
+def test_six_curves_of_one_network_all_look_different(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(curves, "lines", lambda plot, theme, found, floor: drawn.append(found))
+    names = [f"mfkd/{side} {level}" for side in ("student", "teacher") for level in ("front", "middle", "bottom")]
+    rows = [{"epoch": epoch, **dict.fromkeys(names, 1 / 3)} for epoch in (1, 2)]
+    assert curves.weights([record(rows)]) is not None
+    looks = [(style.colour, style.marker, style.line, style.filled) for _, style, _, _ in drawn[0]]
+    assert len({str(look) for look in looks}) == len(names)
+    assert len({str(look[1:3]) for look in looks}) == len(names)  # in print as well

@@ -3,6 +3,7 @@
 Shapes: B batch; N images; C, H, W channels, height, width; K classes.
 """
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
@@ -19,6 +20,7 @@ from mfkd.seeding import generator
 BATCH = 64
 CALIBRATION = 512
 """Training images on which int8 learns its ranges."""
+PATIENCE = 10.0  # seconds without a word
 
 Form = Callable[[np.ndarray], np.ndarray]
 """(B, H, W, C) uint8 to logits (B, K)."""
@@ -39,12 +41,25 @@ def calibration(opened: Opened) -> Iterator[np.ndarray]:
     return raw_batches(opened, opened.data.train, drawn.sort().values)
 
 
-def logits(forms: Mapping[str, Form], batches: Iterator[np.ndarray]) -> dict[str, np.ndarray]:
-    """(N, K) float32 of each form, each batch read once."""
+def logits(
+    forms: Mapping[str, Form], batches: Iterator[np.ndarray], say: Callable[[str], None] = lambda _: None
+) -> dict[str, np.ndarray]:
+    """(N, K) float32 of each form, each batch read once.
+
+    Args:
+        forms: by name.
+        batches: (B, H, W, C) uint8 each.
+        say: gets a line with the images done so far, every ten seconds.
+    """
     found: dict[str, list[np.ndarray]] = {name: [] for name in forms}
+    done, told = 0, time.monotonic()
     for images in batches:
         for name, form in forms.items():
             found[name].append(form(images))
+        done += len(images)
+        if time.monotonic() - told >= PATIENCE:
+            say(f"Compared {done:,} images")
+            told = time.monotonic()
     return {name: np.concatenate(parts).astype(np.float32) for name, parts in found.items()}
 
 

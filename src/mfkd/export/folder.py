@@ -122,9 +122,8 @@ def _fill(folder: Path, opened: Opened, wishes: Wishes, say: Callable[[str], Non
         say("Quantising to int8 on training images")
         to_int8(folder / ONNX, folder / INT8, (batch(raw, feed) for raw in calibration(opened)))
     smaller = {name: OnnxModel(folder / name, threads) for name in (FP16, INT8) if (folder / name).exists()}
-    answers = logits(
-        forms | {name: graph_form(model, feed) for name, model in smaller.items()}, raw_batches(opened, images)
-    )
+    everything = forms | {name: graph_form(model, feed) for name, model in smaller.items()}
+    answers = logits(everything, raw_batches(opened, images), say)
     reference = answers["PyTorch"]
     parity = {name: compare(reference, answers[name]) for name in forms if name != "PyTorch"}
     for name, found in parity.items():

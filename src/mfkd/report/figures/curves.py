@@ -7,7 +7,7 @@ import numpy as np
 
 from mfkd.records import RunRecord
 from mfkd.report.answers import Bins
-from mfkd.report.figures.canvas import NAMES, STYLES, Style, Theme, axes, draw, legend
+from mfkd.report.figures.canvas import NAMES, OTHERS, STYLES, Style, Theme, axes, draw, legend
 from mfkd.report.parts import Picture
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ Curve = tuple[str, Style, Sequence[float], np.ndarray]
 """Label, style, epochs, and (seeds, epochs) values."""
 
 
-IN_TURN = (STYLES["alone"], STYLES["distilled"], STYLES["teacher"])
+IN_TURN = (STYLES["alone"], STYLES["distilled"], STYLES["teacher"], *OTHERS[1:4])
 """Styles of curves that are of one network."""
 FEW = 10
 """Images below which the share of right answers in a bin says nothing."""
@@ -63,7 +63,7 @@ def losses(records: Sequence[RunRecord]) -> Picture | None:
     for place, name in enumerate(names[:5]):
         epochs, values = column(records, name)
         if len(epochs) > 1 and (values[:, 0] > 0).all():
-            curves.append((name, IN_TURN[place % 3], epochs, values / values[:, :1]))
+            curves.append((name, IN_TURN[place % len(IN_TURN)], epochs, values / values[:, :1]))
     if not curves:
         return None
     told = [f"{label} falls to {100 * values.mean(0)[-1]:.0f}%" for label, _, _, values in curves]
@@ -82,7 +82,7 @@ def weights(records: Sequence[RunRecord]) -> Picture | None:
     for place, name in enumerate(name for name in _logged(records) if name.startswith("mfkd/")):
         epochs, values = column(records, name)
         if epochs:
-            curves.append((name.removeprefix("mfkd/"), IN_TURN[place % 3], epochs, values))
+            curves.append((name.removeprefix("mfkd/"), IN_TURN[place % len(IN_TURN)], epochs, values))
     if not curves:
         return None
     told = [f"{label} from {values.mean(0)[0]:.2f} to {values.mean(0)[-1]:.2f}" for label, _, _, values in curves]
