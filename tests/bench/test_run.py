@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 
 import pytest
@@ -107,6 +108,35 @@ def test_interrupted_bench_goes_on_exactly(bench, tmp_path, monkeypatch):
         next(RunRecord.load(row.cell.record) for row in one.rows if row.cell.method == "kd") for one in (whole, board)
     )
     assert first.metrics["loss"] == second.metrics["loss"]
+
+
+def test_records_are_enough_to_go_on_from_on_another_machine(bench, tmp_path):
+    bench("seeds=[0]", only=["kd"])
+    copied = tmp_path / "copied"
+    for path in [*(tmp_path / "bench").rglob("record.json"), *(tmp_path / "bench").rglob("teacher/*.*s*")]:
+        place = copied / path.relative_to(tmp_path / "bench")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, place)
+    board, started = bench("seeds=[0]", f"out={copied}", only=["kd", "mfkd"])
+    assert started == [f"{PAIR}/mfkd/seed-0"]
+    (table,) = compare([copied])
+    assert {row.method: row.seeds for row in table.rows} == {"none": (0,), "kd": (0,), "mfkd": (0,)}
+    (teacher,) = copied.rglob("teacher.safetensors")
+    teacher.unlink()
+    assert open_board(board.bench).rows[0].state != "done"
+
+
+def test_finished_students_of_another_plan_are_refused_before_anything_is_trained(bench, tmp_path):
+    bench("seeds=[0]", only=["kd"])
+    told = rf"^{tmp_path}/bench/{PAIR}/none/alone/seed-0 holds a student trained with train\.epochs=2, and the plan "
+    told += r"says 3; choose another folder with out=, or change the plan back\.$"
+    with pytest.raises(ConfigError, match=told):
+        bench("seeds=[0, 1]", "train.epochs=3", runner=pytest.fail)
+    path = tmp_path / "bench" / PAIR / "kd" / "distilled" / "seed-0" / "record.json"
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps({**record, "config": {**record["config"], "seeds": "many"}}))
+    with pytest.raises(ConfigError, match=rf"^{path}: seeds"):
+        bench("seeds=[0]")
 
 
 def test_only_and_added_seeds_do_what_is_left(bench):

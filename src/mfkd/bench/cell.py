@@ -85,14 +85,9 @@ class Cell(Frozen):
 
     @property
     def done(self) -> bool:
-        """Whether all is there that it leaves."""
-        left = weights_of(self.config, self.home).values() if self.kind == "teacher" else [self.weights]
-        return self.record.exists() and all(path.exists() for path in left)
-
-    @property
-    def weights(self) -> Path:
-        """The trained student."""
-        return self.folder / "student.safetensors"
+        """Whether all is there that the plan needs of it: of a student its record, of a teacher its weights too."""
+        needed = weights_of(self.config, self.home).values() if self.kind == "teacher" else ()
+        return self.record.exists() and all(path.exists() for path in needed)
 
     @property
     def state(self) -> State:
