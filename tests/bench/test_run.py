@@ -20,7 +20,7 @@ from mfkd.pipeline import run as run_recipe
 from mfkd.plan import open_plan
 from mfkd.records import RunRecord
 from mfkd.teacher.manifest import read_manifest
-from mfkd.train.interrupt import Interrupted
+from mfkd.train.interrupt import CODES, Interrupted
 from mfkd.train.progress import Display
 
 PAIR = "resnet14-resnet8"
@@ -108,6 +108,30 @@ def test_interrupted_bench_goes_on_exactly(bench, tmp_path, monkeypatch):
         next(RunRecord.load(row.cell.record) for row in one.rows if row.cell.method == "kd") for one in (whole, board)
     )
     assert first.metrics["loss"] == second.metrics["loss"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_the_signals_of_batch_systems_stop_a_bench_as_ctrl_c_does(bench, tmp_path, number):
+    class Struck:
+        slots, stopped = 1, False
+
+        def start(self, cell):
+            pass
+
+        def ended(self, patience):
+            os.kill(os.getpid(), number)
+            return {}
+
+        def stop(self):
+            self.stopped = True
+
+    runner = Struck()
+    with pytest.raises(Interrupted, match=r"^bench: stopped, 9 cells are left; the same command goes on") as caught:
+        bench(runner=runner)
+    assert (caught.value.code, runner.stopped) == (CODES[number], True)
+    states = [cell["state"] for cell in read_bench(tmp_path / "bench")["cells"]]
+    assert states == ["waiting"] * len(states)
+    assert signal.getsignal(number) is signal.SIG_DFL
 
 
 def test_records_are_enough_to_go_on_from_on_another_machine(bench, tmp_path):

@@ -1,5 +1,6 @@
 """Working through a plan, wherever its cells run: order, states, `bench.json`."""
 
+import signal
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -166,22 +167,24 @@ def run_bench(board: Board, runner: Runner, watch: Callable[[Board, Row | None],
         watch: called after every change with the cell that changed, and with None every now and then.
 
     Raises:
-        Interrupted: after Ctrl-C, once everything is on disk.
+        Interrupted: after Ctrl-C, SIGTERM or SIGUSR1, once everything is on disk.
         ConfigError: another process works at the same folder.
     """
-    from mfkd.train.interrupt import Interrupted
+    from mfkd.train.interrupt import Interrupted, stop_at_once
 
     board.folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(board.folder / ".lock", timeout=0):
             write_text(board.folder / "plan.yaml", to_yaml(board.bench))
             board.save()
-            _work(board, runner, watch)
+            with stop_at_once("stopped"):
+                _work(board, runner, watch)
     except Timeout:
         raise ConfigError(f"{board.folder} is being worked at by another mfkd bench; wait, or choose out=.") from None
-    except KeyboardInterrupt:
-        left = board.count("waiting", "begun", "running")
-        raise Interrupted(f"bench: stopped, {left} cells are left; the same command goes on from here.") from None
+    except (KeyboardInterrupt, Interrupted) as error:
+        left, signum = board.count("waiting", "begun", "running"), getattr(error, "signum", signal.SIGINT)
+        text = f"bench: stopped, {left} cells are left; the same command goes on from here."
+        raise Interrupted(text, signum) from None
 
 
 def to_yaml(bench: BenchConfig) -> str:

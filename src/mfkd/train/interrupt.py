@@ -24,10 +24,12 @@ class Interrupted(MfkdError):  # noqa: N818 - it is no error
 
     Attributes:
         code: exit code of the command line, see `CODES`.
+        signum: as given.
     """
 
     def __init__(self, text: str, signum: int = signal.SIGINT) -> None:
         self.code = CODES[signal.Signals(signum)]
+        self.signum = signum
         super().__init__(text)
 
 
