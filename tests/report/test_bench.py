@@ -99,3 +99,4 @@ def test_every_budget_has_its_own_sections(two_budgets):
     assert len({picture.name for picture in page.pictures}) == len(page.pictures)
     assert page.tiles == page.first == []
     assert "resnet8-resnet8, long: Learning curves" in html(page)
+    assert "points over the student alone (1 seed)." in html(page)

@@ -15,7 +15,7 @@ from mfkd.report.figures import curves, points
 from mfkd.report.figures.canvas import STYLES, axes, draw
 from mfkd.report.parts import Block, Page, Picture, Section, Table, Text, Tile
 from mfkd.report.told import flat
-from mfkd.report.words import signed
+from mfkd.report.words import plural, signed
 
 SHOWN = 10
 """Methods in the figure of the first screen."""
@@ -83,7 +83,7 @@ def conclusions(comparison: Comparison) -> list[str]:
     over = ""
     if change is not None:
         interval = f", 95% interval {signed(change.ci95)}" if change.ci95 else ""
-        over = f", {change.mean:+.2f} points over the student alone ({change.n} seeds{interval})"
+        over = f", {change.mean:+.2f} points over the student alone ({plural(change.n, 'seed')}{interval})"
     said = [f"{title}{lead.method} has the highest mean, {lead.last['mean']:.2f}% Top-1{over}."]
     ties = [row.method for row in ranked if row.rank == lead.rank and row.method != lead.method]
     if lead.rank is None:

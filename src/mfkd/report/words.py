@@ -23,7 +23,7 @@ def asked(run: RunFolder) -> list[str]:
         first = f"{student} learns {data} from {teacher} by the method {how}."
     else:
         first = f"{student} was trained on {data} without a teacher."
-    return [first, f"{told_protocol(run.first)}; {_plural(len(seeds), 'seed')}: {', '.join(map(str, seeds))}."]
+    return [first, f"{told_protocol(run.first)}; {plural(len(seeds), 'seed')}: {', '.join(map(str, seeds))}."]
 
 
 def gained(run: RunFolder) -> list[str]:
@@ -132,5 +132,6 @@ def _cost(run: RunFolder) -> list[str]:
     return said
 
 
-def _plural(count: int, word: str) -> str:
+def plural(count: int, word: str) -> str:
+    """A number of things."""
     return f"{count} {word}{'' if count == 1 else 's'}"
