@@ -49,11 +49,11 @@ maps are taken in the precision in which they come. In vgg8 the 1x1 convolutions
 because a level of the teacher with more than 128 channels is reduced to its principal components.
 
 The teacher's weights, which the record's agreement with it needs at the end, lie in a temporary file while its student
-learns from disk. The memory that is left above plain training is what building the cache leaves in the process: the
-library's compiled convolutions of the teacher, and gaps in the heap. The gradient of the pooled front map is not the
-cause, though it is as large as the map and there from the beginning of the backward pass: holding it in its pooled size
-until the network's own gradient of that map is there gave 1,176, 1,181 and 1,184 MB in place of 1,177 and 1,202 (vgg13
-to vgg8, batch 128, fp32, one thread, with 1,132 and 1,137 MB for plain training), and was left out.
+learns from disk. The memory that is left above plain training is not traced in full. Building the cache leaves some in
+the process: the library's compiled convolutions of the teacher, and gaps in the heap. The gradient of the pooled front
+map is not the cause, though it is as large as the map and there from the beginning of the backward pass: holding it in
+its pooled size until the network's own gradient of that map is there gave 1,176, 1,181 and 1,184 MB in place of 1,177
+and 1,202 (vgg13 to vgg8, batch 128, fp32, one thread, with 1,132 and 1,137 MB for plain training), and was left out.
 
 Keeping memory that an update has freed (glibc's `MALLOC_TRIM_THRESHOLD_` and `MALLOC_MMAP_THRESHOLD_`) was tried and
 left out: page faults went away, and a run was no faster for it.

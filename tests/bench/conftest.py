@@ -29,6 +29,6 @@ def bench(tmp_path):
         board = open_board(load_bench(plan, overrides), only, retry)
         runner = runner or Here()
         run_bench(board, runner, lambda board, row: None)
-        return board, getattr(runner, "started", None)
+        return board, runner.started
 
     return do

@@ -152,7 +152,6 @@ def open_board(bench: BenchConfig, only: Sequence[str] = (), retry: bool = False
         row.wanted = not only or row.cell.kind != "distilled" or row.cell.method in only
         if retry and row.state == "failed":
             row.state, row.error = "waiting", ""
-    for row in rows:
         if row.state == "done" and row.cell.kind != "teacher":
             _check_settings(row.cell)
     return Board(bench, rows)
