@@ -12,6 +12,7 @@ import pytest
 SOAK = Path(__file__).parents[2] / "benchmarks" / "soak.py"
 
 
+@pytest.mark.slow  # more than a minute
 def test_a_few_rounds_leave_no_handle_thread_child_or_file(tmp_path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     words = [sys.executable, SOAK, "--rounds", "3", "--out", tmp_path / "soak.json"]
