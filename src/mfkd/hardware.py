@@ -1,6 +1,19 @@
-"""What the machine computes fast."""
+"""What the machine computes fast, and how its cores are shared."""
 
+import os
 from functools import cache
+
+SPIN = "10000"
+"""Looks of an OpenMP thread for the next piece of work before it sleeps; the library's own number is 30 times that."""
+
+
+def share_cores() -> None:
+    """Let threads that wait for work go to sleep soon, unless the user has said otherwise; before torch is loaded.
+
+    Where another program wants the cores too, a thread that looks for long keeps the one from them that has the work.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", SPIN)  # read once, when torch is loaded
 
 
 @cache

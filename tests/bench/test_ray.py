@@ -304,3 +304,24 @@ def test_a_node_without_the_folder_fails_the_cell_and_touches_nothing(tmp_path, 
         "choose with out= a folder on storage that all nodes have under the same path."
     )
     assert list(tmp_path.iterdir()) == []
+
+
+def test_threads_of_a_worker_are_told_to_share_the_cores_before_torch_starts_them(tmp_path):
+    script = """
+import os, sys
+def watch(event, found):
+    if event == "import" and found[0] == "torch":
+        print(os.environ.get("GOMP_SPINCOUNT"))
+sys.addaudithook(watch)
+from mfkd.bench.ray import _do
+try:
+    _do("no cell", sys.argv[1], "mark", 1)
+except ValueError:
+    print("torch" in sys.modules)
+"""
+    (tmp_path / "mark").touch()
+    said_by_user = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+    environment = {name: value for name, value in os.environ.items() if name not in said_by_user}
+    words = [sys.executable, "-c", script, str(tmp_path)]
+    said = subprocess.run(words, check=True, env=environment, capture_output=True, text=True, timeout=60)
+    assert said.stdout.split() == ["10000", "True"]

@@ -81,6 +81,8 @@ def test_the_record_tells_of_the_deployed_network(plain):
     extra = 2 * 4 * (64 * 32 + 9 * 32 * 32 + 32 * 64)
     assert record.metrics["flops"] == summary["student_alone"]["flops"]["mean"] + extra
     assert record.curves[-1]["test_top1"] == pytest.approx(record.metrics["top1"])
+    assert "train_top1" not in record.curves[-1]  # would be that of a classifier that nobody trains
+    assert (folder / "distilled" / "seed-0" / "log.csv").read_text().startswith("epoch,lr,loss,ce,simkd,seconds,")
     found = evaluate_run(folder)
     assert (found["top1"], found["parameters"]) == (pytest.approx(record.metrics["top1"]), distilled)
 

@@ -17,6 +17,7 @@ from typing import Any
 from mfkd.bench.cell import Cell
 from mfkd.bench.worker import logged
 from mfkd.errors import ConfigError
+from mfkd.hardware import share_cores
 
 RETRIES = 3  # times that a cell is placed again; the default of Ray itself
 PATIENCE = 5.0  # seconds in which an address must answer
@@ -207,10 +208,11 @@ def _refusal(address: str, why: str) -> ConfigError:
 
 def _do(order: str, place: str, mark: str, threads: int) -> None:
     """A cell, in a worker of Ray's."""
-    import torch
-
     if not _look(place, mark):
         raise ConfigError(_unseen(socket.gethostname(), Path(mark).parent))
+    share_cores()  # Ray has started this process, not the command line
+    import torch
+
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have had it ignored
     torch.set_num_threads(threads)
     logged(Cell.model_validate_json(order))

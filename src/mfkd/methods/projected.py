@@ -49,7 +49,7 @@ class Projection:
 
 NOTE = (
     "the student's own classifier is replaced by a projector and the teacher's classifier: accuracy, parameters and "
-    "FLOPs are those of that network, and train_top1 is that of the classifier that was left out."
+    "FLOPs are those of that network, and train_top1, which would be that of the classifier left out, is not told."
 )
 """For the record of a run that hands over a `Projected`."""
 

@@ -71,6 +71,7 @@ class Fit:
         self.state = State(processes=[self.world])
         self.distiller = distiller.to(accelerator.device, dtype(self.training))
         self.shape = (data.channels, *data.size)
+        self.own_classifier = self.distiller.deployed() is self.distiller.student
         self.resting = freeze(distiller.student, self.training.freeze, self.shape)
         self.loader = training_batches(job, data, accelerator.device, self.rank, self.world)
         self.total = self.training.epochs * self.loader.steps
@@ -174,7 +175,8 @@ class Fit:
             self.pace.look(state.epoch * self.loader.steps + state.step, last)
             if state.step % READ_EVERY == 0 or last:
                 means = self._means()
-                self.display.state(f"loss {means['loss']:.3f} top1 {means['train_top1']:.1f}")
+                top1 = f" top1 {means['train_top1']:.1f}" if self.own_classifier else ""
+                self.display.state(f"loss {means['loss']:.3f}{top1}")
         self._count_seconds()
         row = {
             "epoch": state.epoch + 1,
@@ -228,6 +230,8 @@ class Fit:
                 f"step {self.state.step}; lower train.lr (now {self.training.lr:g}) or set train.clip. "
                 f"The last good state is in {self.job.folder}."
             )
+        if not self.own_classifier:
+            del means["train_top1"]  # of a classifier that nobody trains or keeps
         return means
 
     def _stopped(self, where: str) -> Interrupted:

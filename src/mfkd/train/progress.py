@@ -87,7 +87,8 @@ class Display:
 
 def epoch_line(row: dict[str, float], epochs: int, images: int, split: str = "test") -> str:
     """A row of the log as a sentence; `images` were trained on in the epoch, `split` was measured on."""
-    parts = [f"epoch {row['epoch']:g}/{epochs}", f"loss {row['loss']:.3f}", f"train Top-1 {row['train_top1']:.2f}%"]
-    if "test_top1" in row:
-        parts.append(f"{split} Top-1 {row['test_top1']:.2f}%")
+    parts = [f"epoch {row['epoch']:g}/{epochs}", f"loss {row['loss']:.3f}"]
+    for name, told in (("train", "train"), ("test", split)):
+        if f"{name}_top1" in row:
+            parts.append(f"{told} Top-1 {row[f'{name}_top1']:.2f}%")
     return ", ".join([*parts, f"{images / max(1e-9, row['seconds']):,.0f} images/s", f"{row['seconds']:.1f} s"])
