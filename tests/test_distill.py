@@ -245,6 +245,8 @@ def test_the_seed_is_of_the_methods_own_weights_and_draws_nothing():
 def test_progress_reaches_the_methods():
     distiller = Distiller(*pair(), {"kd": {"warmup": 0.5, "weight": 2.0}}, input_shape=SHAPE).eval()
     images, labels = batch()
+    out = distiller(images, labels)  # a loop that tells no progress has no warm-up, and not one that never ends
+    torch.testing.assert_close(out.loss.detach(), out.terms["ce"] + 2.0 * out.terms["kd"])
     for progress, weight in ((0.0, 0.0), (0.25, 1.0), (0.75, 2.0)):
         distiller.set_progress(progress)
         out = distiller(images, labels)

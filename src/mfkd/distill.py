@@ -220,7 +220,10 @@ class Distiller(nn.Module):
         return course.point.taken
 
     def set_progress(self, progress: float) -> None:
-        """Tell the methods how far the run is, 0 to 1 (warm-ups and curricula follow it)."""
+        """Tell the methods how far the run is, 0 to 1; warm-ups and curricula follow it, and are over until it is told.
+
+        Call it before each step, as with updates done / updates in all.
+        """
         self.objective.set_progress(progress)
 
     def trainable_parameters(self) -> list[nn.Parameter]:

@@ -5,12 +5,13 @@ import io
 
 import pytest
 
-from mfkd.bench.collect import collect, complete, label
+from mfkd.bench.collect import collect, label
 from mfkd.bench.compare import compare, difference, partner
 from mfkd.bench.tables import ACCURACY, GAINS, accuracy_rows, as_csv, cost_rows, gain_rows, headline, markdown, remarks
 from mfkd.config import load_config
 from mfkd.errors import ConfigError, MfkdError
-from mfkd.methods import METHODS
+from mfkd.files import write_json
+from mfkd.methods import METHODS, complete
 from mfkd.records import RunRecord
 
 KD = {"ce": {"weight": 0.1}, "kd": {"weight": 0.9}}
@@ -165,8 +166,39 @@ def test_unlike_things_are_refused_by_the_field_that_differs(tmp_path, words, fi
     assert told.startswith(f"unlike things: {field} is {values.format(a=a, b=b)}")
     assert told.endswith(f"leave one out, or compare them all the same with --allow {field}.")
     allowed = [word.partition("=")[0] for word in words]
-    assert len(compare([a, b], allowed)[0].rows) == 2
+    (table,) = compare([a, b], allowed)
+    assert len(table.rows) == 2
+    assert f"Compared although unlike: {told.removeprefix('unlike things: ').partition('; ')[0]}." in table.notes
     assert len(compare([a, b], [field.split(".")[0]])[0].rows) == 2
+
+
+def test_compiling_and_options_that_came_later_make_no_difference(tmp_path):
+    a = record(tmp_path / "a", "kd", 0, 61.0, "train.compile=false")
+    early = {key: value for key, value in RunRecord.load(a).training.items() if key not in ("freeze", "no_decay")}
+    record(tmp_path / "a", "dkd", 0, 62.0, training=early)
+    (table,) = compare([tmp_path / "a"])
+    assert len(table.rows) == 2
+    assert not [note for note in table.notes if "unlike" in note]
+
+
+def test_the_teacher_is_that_of_all_students(tmp_path):
+    several = "teachers=[{model: resnet14}]"
+    record(tmp_path / "a", "kd", 0, 61.0, several)
+    for top1 in (99.0, 80.0):
+        record(tmp_path / "a", "none", 0, top1, several, kind="teacher")
+    assert compare([tmp_path / "a"])[0].teacher is None
+    write_json(tmp_path / "a" / "teachers.json", {"top1": 99.2})
+    assert compare([tmp_path / "a"])[0].teacher == 99.2
+    write_json(tmp_path / "a" / "summary.json", {"teacher": {"top1": {"mean": 99.3}}})
+    assert compare([tmp_path / "a"])[0].teacher == 99.3
+
+
+def test_the_trials_of_a_sweep_in_a_run_folder_are_none_of_its_students(tmp_path):
+    record(tmp_path / "a", "kd", 0, 61.0)
+    record(tmp_path / "a" / "sweep-kd", {"kd": {"temperature": 2.0}}, 0, 55.0, "data.val_fraction=0.2")
+    write_json(tmp_path / "a" / "sweep-kd" / "sweep.json", {})
+    assert [row.last["mean"] for row in compare([tmp_path / "a"])[0].rows] == [61.0]
+    assert [row.last["mean"] for row in compare([tmp_path / "a" / "sweep-kd"])[0].rows] == [55.0]
 
 
 def test_another_teacher_is_refused_although_its_settings_are_the_same(tmp_path):

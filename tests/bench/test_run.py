@@ -9,13 +9,15 @@ import pytest
 from filelock import FileLock
 
 from mfkd import data
-from mfkd.bench.cell import attempt, forget, opened
+from mfkd.bench.cell import attempt, forget, opened, work
 from mfkd.bench.compare import compare
 from mfkd.bench.plan import cells, load_bench
 from mfkd.bench.run import open_board, read_bench
+from mfkd.bench.same import check_same
 from mfkd.config import load_config
 from mfkd.errors import ConfigError, MfkdError, UnknownNameError
 from mfkd.files import sha256
+from mfkd.models.weights import read_weights, save_weights
 from mfkd.pipeline import run as run_recipe
 from mfkd.plan import open_plan
 from mfkd.records import RunRecord
@@ -161,6 +163,67 @@ def test_finished_students_of_another_plan_are_refused_before_anything_is_traine
     path.write_text(json.dumps({**record, "config": {**record["config"], "seeds": "many"}}))
     with pytest.raises(ConfigError, match=rf"^{path}: seeds"):
         bench("seeds=[0]")
+
+
+def test_options_that_a_plan_no_longer_has_are_another_plan(bench, tmp_path):
+    hot = {"kd": {"kd": {"temperature": 8.0}}, "none": "none"}
+    cold, plain = {"kd": {"kd": {}}, "none": "none"}, {"kd": {"ce": {"weight": 2.0}}, "none": "none"}
+    board, _ = bench("seeds=[0]", "train.clip=5", "train.compile=false", methods=hot)
+    folder = board.rows[-1].cell.folder
+
+    def again(*words, **changes):
+        plan = {**board.bench.model_dump(), **changes}
+        return open_board(load_bench(plan, words))
+
+    assert again("train.compile=true").count("done") == 3  # changes roundings alone
+    for methods, told in (
+        (cold, "method.kd.temperature=8.0, and the plan says 4.0;"),
+        (plain, "method.ce.weight=1.0, and the plan says 2.0;"),
+    ):
+        with pytest.raises(ConfigError, match=rf"^{folder} holds a student trained with {told}"):
+            again(methods=methods)
+    with pytest.raises(
+        ConfigError, match=r"holds a (teacher|student) trained with .*clip=5.0, and the plan says None;"
+    ):
+        again("train.clip=null")
+
+
+def test_teachers_of_another_plan_are_refused(tmp_path):
+    def teacher(*words):
+        small = ("data.fraction=0.2", "teacher.model=resnet14", "teacher.train={epochs: 1}", "log.trackers=[]")
+        return cells(load_bench({"out": str(tmp_path / "b"), "methods": {"kd": "kd"}}, [*small, *words]))[0]
+
+    work(teacher())
+    check_same(teacher("train.epochs=9", "teacher.train.epochs=1", "augment.views=3"))
+    place = f"^{tmp_path}/b/{PAIR}/teacher holds "
+    for word, told in (
+        ("teacher.train.lr=0.2", r"teacher\.train\.lr=0\.05, and the plan says 0\.2"),
+        ("data.fraction=0.3", r"data\.fraction=0\.2, and the plan says 0\.3"),
+    ):
+        with pytest.raises(ConfigError, match=f"{place}a teacher trained with {told}; choose another folder with out="):
+            check_same(teacher(word))
+
+    first, second = (tmp_path / f"{name}.safetensors" for name in ("first", "second"))
+    shutil.copy(tmp_path / "b" / PAIR / "teacher" / "teacher.safetensors", first)
+    words = f"out={tmp_path / 'loaded'}", "teacher.train={}"
+    work(teacher(*words, f"teacher.weights={first}"))
+    shutil.move(first, second)
+    check_same(teacher(*words, f"teacher.weights={first}"))  # it is not there, so nothing can be said
+    check_same(teacher(*words, f"teacher.weights={second}"))
+    state, metadata = read_weights(second)
+    save_weights(second, {name: value + 1 for name, value in state.items()}, metadata)
+    place = f"^{tmp_path}/loaded/{PAIR}/teacher holds "
+    with pytest.raises(
+        ConfigError, match=rf"{place}figures of a teacher with SHA-256 of teacher\.weights=[0-9a-f]+, and"
+    ):
+        check_same(teacher(*words, f"teacher.weights={second}"))
+
+
+def test_several_teachers_trained_for_a_pair_are_the_same_at_the_next_start(bench):
+    two = {"teacher": [{"model": "resnet14", "train": {"epochs": 1}}, {"model": "resnet8", "train": {"epochs": 1}}]}
+    plan = {"methods": {"kd": "kd"}, "seeds": [0], "pairs": [two]}
+    assert len(bench(**plan)[1]) == 3
+    assert bench(**plan)[1] == []
 
 
 def test_only_and_added_seeds_do_what_is_left(bench):

@@ -129,6 +129,39 @@ def test_a_failed_trial_is_told_and_counts(sweep):
     assert all("unknown tap 'nowhere'" in trial["error"] for trial in failed)
 
 
+def test_a_trial_that_breaks_in_a_library_fails_alone(sweep, monkeypatch):
+    from mfkd.bench import sweep as module
+
+    work = module.work
+
+    def broken(cell):
+        if cell.config.train.batch_size == 64:
+            raise RuntimeError("out of memory\n  tried to allocate all")
+        work(cell)
+
+    monkeypatch.setattr(module, "work", broken)
+    planned = sweep("train.batch_size=[32,64]", trials=4)
+    result = run_sweep(planned, print)
+    failed = [trial for trial in result["trials"] if trial["state"] == "fail"]
+    assert 0 < len(failed) < 4
+    assert {trial["error"] for trial in failed} == {"RuntimeError: out of memory tried to allocate all"}
+    log = planned.folder / f"trial-{failed[0]['number']}" / "error.log"
+    assert log.read_text().startswith("Traceback")
+
+    def full(cell):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module, "work", full)
+    with pytest.raises(OSError, match="No space left"):  # of the machine, so that the trial is not over
+        run_sweep(sweep("train.batch_size=[32,64]", trials=5), print)
+
+
+def test_the_folder_of_a_sweep_may_lie_at_home(sweep, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    planned = sweep(config=["out=~/runs"])
+    assert planned.config.out == str(tmp_path / "home" / "runs" / "sweep-kd")
+
+
 def test_nothing_but_failures_is_refused(sweep):
     planned = sweep("student_taps=[[nowhere],[nowhere,either]]", method="mfkd", trials=1)
     with pytest.raises(MfkdError, match=r"^sweep: every trial failed, the first one with: .*unknown tap 'nowhere'"):

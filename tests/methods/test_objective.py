@@ -39,6 +39,7 @@ def test_warm_up_rises_linearly_and_methods_know_the_progress(make_inputs):
     student, _, batch = make_inputs()
     method = Constant({"x": 1.0}, weight=8, warmup=0.4)
     objective = Objective({"a": method}, ce=0.0)
+    assert (method.progress, objective.weight("a")) == (1, 8)  # where nobody tells
     losses = []
     for progress in (0.0, 0.1, 0.4, 1.0):
         objective.set_progress(progress)

@@ -137,7 +137,7 @@ def attempt(cell: Cell) -> bool:
     except (Interrupted, KeyboardInterrupt):
         return False
     except Exception as error:  # one broken cell must not end a plan of days
-        failed(cell, _line(error), traceback.format_exc())
+        failed(cell, in_a_line(error), traceback.format_exc())
     return True
 
 
@@ -160,10 +160,12 @@ def work(cell: Cell) -> None:
     from mfkd.teachers import obtain_teacher, teacher_figures
 
     if cell.kind == "teacher":
+        from mfkd.bench.same import teacher_files
+
         plan = opened(cell.config)
         remember(plan.models)
         figures = teacher_figures(plan, obtain_teacher(plan))
-        return write_json(cell.record, figures)
+        return write_json(cell.record, {**figures, "weights": teacher_files(cell.config)})
     plan = replace(opened(with_teachers(cell)), teachers_in=cell.teachers_in)
     cell.home.mkdir(parents=True, exist_ok=True)
     with FileLock(cell.home / ".lock"):  # one prepares, the other seeds of the method wait for it
@@ -208,7 +210,8 @@ def told(cell: Cell) -> dict[str, Any]:
     }
 
 
-def _line(error: Exception) -> str:
+def in_a_line(error: Exception) -> str:
+    """What went wrong, for a list; the kind of error too, where it is not one of ours."""
     from mfkd.errors import MfkdError
 
     text = " ".join(str(error).split())

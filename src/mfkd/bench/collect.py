@@ -5,18 +5,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from mfkd.bench.recorded import check_record
 from mfkd.bench.run import FILE, read_bench
-from mfkd.config import RunConfig
+from mfkd.config import RunConfig, TrainConfig
 from mfkd.errors import ConfigError, MfkdError, brief, cut
 from mfkd.files import read_object, sha256
-from mfkd.methods import PRESETS, known_methods, resolve
+from mfkd.methods import PRESETS, complete, known_methods
 from mfkd.records import RunRecord
 from mfkd.validation import differences
 
 ALONE = "none"
+SPACE = "sweep.json"  # in the folder of a sweep
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class Sheet:
         family: methods whose comparisons are corrected together; empty: all.
         kd: the method that stands for KD.
         missing: method and seed of what is not done, by what it failed of; "" for what did not fail.
+        unlike: what differs and was allowed to, in words.
     """
 
     title: str
@@ -62,6 +64,7 @@ class Sheet:
     family: list[str] = field(default_factory=list)
     kd: str = "kd"
     missing: dict[str, list[tuple[str, int]]] = field(default_factory=dict)
+    unlike: list[str] = field(default_factory=list)
 
 
 def collect(paths: Sequence[Path], allow: Iterable[str] = ()) -> list[Sheet]:
@@ -89,47 +92,50 @@ def collect(paths: Sequence[Path], allow: Iterable[str] = ()) -> list[Sheet]:
         raise MfkdError(f"{', '.join(map(str, paths))}: no finished student there; run something first.")
     for sheet in found:
         sheet.entries = _distinct(sheet.entries)
-        check_alike(sheet.entries, tuple(allow))
+        sheet.unlike = check_alike(sheet.entries, tuple(allow))
         sheet.entries = _unique(sheet.entries)
     return found
 
 
-def check_alike(entries: Sequence[Entry], allow: Sequence[str] = ()) -> None:
+def check_alike(entries: Sequence[Entry], allow: Sequence[str] = ()) -> list[str]:
     """Refuse students whose difference is more than the method and the seed.
 
     Args:
         entries: of one sheet.
         allow: dotted settings that may differ, with all below them.
 
+    Returns:
+        What differs all the same, in words, each setting once.
+
     Raises:
         ConfigError: names the first setting that differs, and both values.
     """
     first: dict[bool, Entry] = {}
+    allowed: dict[str, str] = {}
     # A student alone has no teacher, so the distilled ones are compared with the first of their kind too.
     for entry in sorted(entries, key=lambda entry: entry.name != ALONE):
         own = protocol(entry)
         for other in first.values():
             for key, old, new in differences(_shared(protocol(other), own), _shared(own, protocol(other))):
+                told = f"{cut(key)} is {brief(old)} in {other.told} and {brief(new)} in {entry.told}"
                 if not any(key == name or key.startswith(f"{name}.") for name in allow):
                     raise ConfigError(
-                        f"unlike things: {cut(key)} is {brief(old)} in {other.told} and {brief(new)} in {entry.told}; "
-                        f"leave one out, or compare them all the same with --allow {cut(key)}."
+                        f"unlike things: {told}; leave one out, or compare them all the same with --allow {cut(key)}."
                     )
+                allowed.setdefault(key, told)
         first.setdefault(entry.name == ALONE, entry)
+    return list(allowed.values())
 
 
 def protocol(entry: Entry) -> dict[str, Any]:
     """Everything but method and seed that can make a difference, as nested plain values."""
     record = entry.record
-    try:
-        config = RunConfig.model_validate(record.config).model_dump(mode="json")  # with the keys of today
-    except ValidationError:
-        config = record.config
+    config, training = _of_today(RunConfig, record.config), _of_today(TrainConfig, record.training)
     data = {key: value for key, value in config["data"].items() if key not in ("root", "workers")}
     found = {
         "data": {**data, "evaluate": data.get("evaluate", "test")},
         "student": config["student"],
-        "train": record.training,
+        "train": {key: value for key, value in training.items() if key != "compile"},  # changes roundings alone
         "augment": config["augment"],
     }
     if record.kind == "distilled":
@@ -153,18 +159,6 @@ def label(method: dict[str, Any]) -> str:
     parts = "+".join(name for name in method if name != "ce") or "ce"
     parts = f"{{{parts}}}" if parts in PRESETS else parts  # as it is named in a mapping, not the preset
     return f"{parts} ({', '.join(changed)})" if changed else parts
-
-
-def complete(method: Any) -> dict[str, Any]:
-    """A recipe's method with all options; as it is where the code of today does not know it."""
-    try:
-        spec = resolve(method)
-    except MfkdError:
-        return dict(method)
-    if not spec.configs and spec.ce == 1:
-        return {}
-    configs = {name: config.model_dump(mode="json") for name, config in spec.configs.items()}
-    return {"ce": {"weight": spec.ce}, **configs}
 
 
 def _bench(folder: Path, sheets: dict[str, Sheet]) -> None:
@@ -193,16 +187,23 @@ def _bench(folder: Path, sheets: dict[str, Sheet]) -> None:
 
 def _loose(path: Path, sheet: Sheet) -> None:
     files = [path] if path.is_file() else sorted({*path.rglob("record.json"), *path.rglob("*.record.json")})
+    sweeps = set() if path.is_file() else {file.parent for file in path.rglob(SPACE)} - {path}
+    trained, several = None, False
     for file in files:
+        if not sweeps.isdisjoint(file.parents):
+            continue  # its trials are of the validation images
         record = RunRecord.load(file)
         if record.kind == "teacher":
-            sheet.teacher = record.metrics.get("top1")
-        else:
-            check_record(record, file)
-            method = complete(record.method)
-            sheet.entries.append(Entry(label(method), record, method, file))
-    if sheet.teacher is None and path.is_dir():
-        for file in (path / "summary.json", path / "teacher" / "metrics.json"):
+            trained = record.metrics.get("top1")
+            continue
+        check_record(record, file)
+        several |= bool(record.config.get("teachers"))
+        method = complete(record.method)
+        sheet.entries.append(Entry(label(method), record, method, file))
+    if trained is not None and not several:
+        sheet.teacher = trained
+    elif sheet.teacher is None and path.is_dir():
+        for file in (path / "teacher" / "metrics.json", path / "teachers.json", path / "summary.json"):
             if file.exists():
                 sheet.teacher = _teacher_top1(read_object(file))
 
@@ -213,6 +214,14 @@ def _teacher_top1(value: dict[str, Any]) -> float | None:
         value = value.get(key, value) if isinstance(value, dict) else value
     found: Any = value
     return float(found) if isinstance(found, int | float) else None
+
+
+def _of_today(model: type[BaseModel], found: dict[str, Any]) -> dict[str, Any]:
+    """With the keys that came after it was written; as it is where it does not read as such any more."""
+    try:
+        return model.model_validate(found).model_dump(mode="json")
+    except ValidationError:
+        return found
 
 
 def _unique(entries: Iterable[Entry]) -> list[Entry]:

@@ -264,6 +264,7 @@ def _notes(sheet: Sheet, rows: Sequence[Row]) -> list[str]:
     notes = []
     if any(record.config["data"].get("evaluate") == "val" for record in records):
         notes.append("All figures are of the validation images; the test images were not looked at.")
+    notes += [f"Compared although unlike: {told}." for told in sheet.unlike]
     if len({row.seeds for row in rows}) > 1:
         notes.append("Methods have different seeds; every difference is over the seeds that both have.")
     if all(row.last["n"] < 2 for row in rows):

@@ -12,6 +12,7 @@ from mfkd.pipeline import build_student, check
 from mfkd.plan import Plan
 from mfkd.teacher.identity import LOGITS
 from mfkd.teachers import build_teacher, stand_in
+from mfkd.train.shared import has_cache
 
 
 def foresee(board: Board, say: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
@@ -33,7 +34,7 @@ def foresee(board: Board, say: Callable[[str], None] = lambda _: None) -> dict[s
     for row in board.rows:
         cell = row.cell
         price: dict[str, Any] = {"seconds": 0.0, "megabytes": 0.0, "error": row.error}
-        if row.wanted and row.state != "done":
+        if row.wanted and row.state in ("waiting", "begun"):
             like = (cell.kind, cell.pair, cell.budget, cell.method)
             if like not in prices:
                 say(f"Measuring a few updates: {cell.title}")
@@ -70,7 +71,8 @@ def _measured(cell: Cell) -> dict[str, Any]:
     teacher = stand_in(plan)
     job = plan.student_job(cell.kind, cell.seed)
     price = price_of(plan, job, build_student(plan, cell.kind, cell.seed, teacher), teacher.network)
-    cache = _cache(cell, plan) if cell.kind == "distilled" and plan.config.cache.views is not None else {}
+    wanted = cell.kind == "distilled" and plan.config.cache.views is not None and not has_cache(plan.config)
+    cache = _cache(cell, plan) if wanted else {}
     return {**_figures(price.seconds, price.size), "cache": cache}
 
 

@@ -14,11 +14,9 @@ from mfkd.bench.cell import Cell, State, failed, told
 from mfkd.bench.config import BenchConfig
 from mfkd.bench.plan import cells
 from mfkd.bench.recorded import check_bench
-from mfkd.config import RunConfig, settings
+from mfkd.bench.same import check_same
 from mfkd.errors import ConfigError, MfkdError, UnknownNameError
 from mfkd.files import read_json, write_json, write_text
-from mfkd.records import RunRecord
-from mfkd.validation import differences, validated
 
 FILE = "bench.json"
 PATIENCE = 0.5  # seconds between looks at what runs
@@ -141,7 +139,7 @@ def open_board(bench: BenchConfig, only: Sequence[str] = (), retry: bool = False
 
     Raises:
         UnknownNameError: `only` names what is no method of the plan.
-        ConfigError: a student there was trained with other settings than the plan's.
+        ConfigError: a teacher or student there was trained with other settings than the plan's.
     """
     for name in only:
         if name not in bench.methods:
@@ -152,8 +150,8 @@ def open_board(bench: BenchConfig, only: Sequence[str] = (), retry: bool = False
         row.wanted = not only or row.cell.kind != "distilled" or row.cell.method in only
         if retry and row.state == "failed":
             row.state, row.error = "waiting", ""
-        if row.state == "done" and row.cell.kind != "teacher":
-            _check_settings(row.cell)
+        if row.state == "done":
+            check_same(row.cell)
     return Board(bench, rows)
 
 
@@ -203,17 +201,6 @@ def read_bench(folder: Path) -> dict[str, Any]:
         raise MfkdError(f"{folder / FILE} was not written by mfkd bench; delete it and run the plan again.")
     check_bench(value, folder / FILE)
     return value
-
-
-def _check_settings(cell: Cell) -> None:
-    """Refuse a finished student of another plan, before days are spent on cells that it cannot be compared with."""
-    found = validated(RunConfig, RunRecord.load(cell.record).config, f"{cell.record}: ")
-    for key, old, new in differences(settings(found), settings(cell.config)):
-        if new is not None:  # null is filled in from the data, or by the teacher that was trained for the pair
-            raise ConfigError(
-                f"{cell.folder} holds a student trained with {key}={old}, and the plan says {new}; choose another "
-                "folder with out=, or change the plan back."
-            )
 
 
 def _work(board: Board, runner: Runner, watch: Callable[[Board, Row | None], None]) -> None:

@@ -4,6 +4,7 @@ Optuna's TPE draws the trials. Each has a seed of its own, and everything is in 
 sweep that was killed goes on as if it had not been.
 """
 
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from filelock import FileLock, Timeout
 
-from mfkd.bench.cell import Cell, forget, work
+from mfkd.bench.cell import Cell, forget, in_a_line, work
+from mfkd.bench.collect import SPACE
 from mfkd.bench.space import Space, Span, dimension_of, distribution, given, plain, written
 from mfkd.config import RunConfig, settings
 from mfkd.errors import ConfigError, MfkdError
@@ -26,7 +28,7 @@ from mfkd.validation import differences, validated
 if TYPE_CHECKING:
     import optuna
 
-STUDY, SPACE, TRIALS, BEST, OUTCOME = "study.log", "sweep.json", "trials.json", "best.yaml", "outcome.json"
+STUDY, TRIALS, BEST, OUTCOME = "study.log", "trials.json", "best.yaml", "outcome.json"
 SAID = "Chosen by Top-1 of the last epoch on the validation images; the test images were not looked at."
 
 
@@ -80,7 +82,7 @@ def plan_sweep(config: RunConfig, method: str, words: Sequence[str], trials: int
             "sweep: nothing to search; name ranges or choices such as weight=1..8 or kd.temperature=[2,4]."
         )
     raw = config.model_dump(mode="json")
-    raw |= {"method": mapping, "out": str(Path(config.out) / f"sweep-{method}")}
+    raw |= {"method": mapping, "out": str(Path(config.out).expanduser() / f"sweep-{method}")}
     raw["data"]["evaluate"] = "val"
     sweep = Sweep(validated(RunConfig, raw), space, trials, seed)
     for name, dimension in space.items():
@@ -203,10 +205,12 @@ def _trained(sweep: Sweep, trial: "optuna.Trial | optuna.trial.FrozenTrial") -> 
             cell = Cell(kind="distilled", pair="", method=home.name, seed=seed, config=config)
             work(cell)
             by_seed[str(seed)] = RunRecord.load(cell.record).metrics["top1"]
-    except Interrupted:
+    except (Interrupted, OSError):  # a full disk is no fault of the trial's
         raise
-    except MfkdError as error:
-        return {"state": "fail", "error": str(error)}
+    except Exception as error:  # such as a batch that is too large for the device
+        if not isinstance(error, MfkdError):
+            write_text(home / "error.log", traceback.format_exc())
+        return {"state": "fail", "error": in_a_line(error)}
     return {"state": "complete", "val_top1": sum(by_seed.values()) / len(by_seed), "by_seed": by_seed}
 
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, Field
 
-from mfkd.errors import ConfigError, UnknownNameError
+from mfkd.errors import ConfigError, MfkdError, UnknownNameError
 from mfkd.methods.ab import AB
 from mfkd.methods.at import AT
 from mfkd.methods.base import Context, Method, MethodConfig
@@ -211,6 +211,18 @@ def build(spec: Spec, context: Context) -> Objective:
             continue
         methods[name] = method(config, context)
     return Objective(methods, spec.ce, tuple(notes))
+
+
+def complete(method: Any) -> dict[str, Any]:
+    """A recipe's method with all options, empty for plain training; as it is where the code does not know it."""
+    try:
+        spec = resolve(method)
+    except MfkdError:
+        return dict(method) if isinstance(method, Mapping) else {str(method): {}}
+    if not spec.configs and spec.ce == 1:
+        return {}
+    configs = {name: config.model_dump(mode="json") for name, config in spec.configs.items()}
+    return {"ce": {"weight": spec.ce}, **configs}
 
 
 C = TypeVar("C", bound=BaseModel)

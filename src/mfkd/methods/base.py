@@ -116,8 +116,8 @@ class Method(nn.Module):
     """True where `forward` gets the student's taps in the networks' own precision, to run layers of its own in it."""
     config: MethodConfig = MethodConfig.model_validate({})
     """Its weight and warm-up are read by the objective; a subclass keeps the config it was built from."""
-    progress: float = 0.0
-    """How far the run is, 0 to 1; set by the trainer."""
+    progress: float = 1.0
+    """How far the run is, 0 to 1; set by the trainer, or by `Distiller.set_progress` in a loop of your own."""
 
     @property
     def idle(self) -> bool:

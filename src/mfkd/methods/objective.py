@@ -33,7 +33,7 @@ class Objective(nn.Module):
         self.ce = ce
         self.notes = notes
         self.needs = _merged([method.needs for method in methods.values()])
-        self.progress = 0.0
+        self.progress = 1.0  # in a loop that does not tell it, a warm-up would never end
 
     def describe(self) -> dict[str, dict[str, Any]]:
         """Every weight and option as a recipe's `method` would hold it; empty for plain training."""

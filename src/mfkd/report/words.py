@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from mfkd.bench.collect import complete, label
+from mfkd.bench.collect import label
 from mfkd.bench.compare import told_protocol
+from mfkd.methods import complete
 from mfkd.plan import Kind
 from mfkd.report.figures.canvas import NAMES
 from mfkd.report.folder import RunFolder
