@@ -32,10 +32,10 @@ Distilling should cost what plain training costs. This page says what is done fo
 - **Input**: images in memory are augmented as a batch on the training device; large images are read ahead by worker
   processes.
 - **Threads** that wait for the next piece of work go to sleep after 10,000 looks (`GOMP_SPINCOUNT`, set by the command
-  line unless you set it or `OMP_WAIT_POLICY`; OpenMP's own number is 30 times that). Alone on a machine that changes
-  nothing. Beside other programs it is the difference between sharing the cores and standing still: a step of resnet20
-  at batch 64 on two cores that two busy programs wanted too took 0.7 s with it and 2.4 to 3.6 s without, where
-  0.5 s is a fair share. From Python, set it before torch is imported.
+  line, and for its cells on Ray, unless you set it or `OMP_WAIT_POLICY`; OpenMP's own number is 30 times that). Alone
+  on a machine that changes nothing. Beside other programs it is the difference between sharing the cores and standing
+  still: a step of resnet20 at batch 64 on two cores that two busy programs wanted too took 0.7 s with it and 2.4 to
+  3.6 s without, where 0.5 s is a fair share. From Python, set it before torch is imported.
 - **The loop** reads losses and accuracy from the device every 50 updates and at no other time.
 
 ## What stands between a cached step and plain training

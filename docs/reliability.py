@@ -29,6 +29,7 @@ themselves, and the images, folders, tables and weights below.
 | empty class folder, one class, classes that differ between the splits, no test images | refused |
 | zero bytes, truncated, no image at all, a decompression bomb, NaN in it | refused by path or row; or left out |
 | CMYK, 16 bits, palettes, one bit, animated | read; of an animation the first frame |
+| grey values below 0 or beyond 16 bits, or as fractions up to 1 | refused by path or row, not clipped; or left out |
 | labels that are missing, beyond the classes, or lists; columns or classes that differ | refused by row or file |
 | NaN or infinity in weights, a recipe, the loss, a teacher's knowledge | refused by the name of tensor or term |
 | images that are trained on and tested on | a warning with their number and the first ten, and a note in the records |
@@ -41,7 +42,8 @@ themselves, and the images, folders, tables and weights below.
   Their number and the first ten stand in the log and in the records (`notes`), all of them in `unreadable.txt` of the
   run folder. A class or a split of which nothing is left is refused. The others keep their rows, so that they are
   augmented as before. What was found is remembered in `checked/` below `data.root` by path, size and time of change:
-  the next start looks at these alone, and one of several processes looks for all.
+  the next start looks at these alone, and one of several processes looks for all. An image that a failing disk, missing
+  permission or too little memory keeps from being read may be sound: it is refused, not left out.
 - **The same image in training and test** is found to the byte in files (by size, then the first 4 KB, then a hash; this
   is remembered too) and to the pixel in memory.
 

@@ -6,7 +6,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from mfkd import Distiller, build_model
 from mfkd.errors import ConfigError, ShapeError, TrainingError, UnknownNameError
-from mfkd.methods.base import Method, Preparation
+from mfkd.methods.base import Context, Method, Preparation
+from mfkd.methods.kd import KD, KDConfig
 from mfkd.nn.once import Once
 from mfkd.types import Batch, Needs
 
@@ -134,7 +135,7 @@ def test_forgetting_to_prepare_is_told():
     )
 
 
-@pytest.mark.parametrize("form", ["list", "batches", "DataLoader", "iterator"])
+@pytest.mark.parametrize("form", ["list", "batches", "DataLoader", "iterator", "rows", "images"])
 def test_prepare_takes_every_form_of_loader(form):
     distiller = Distiller(*pair(), input_shape=SHAPE)
     items = loader()
@@ -143,6 +144,8 @@ def test_prepare_takes_every_form_of_loader(form):
         "batches": [Batch(*item, torch.arange(8)) for item in items],
         "DataLoader": DataLoader(TensorDataset(*map(torch.cat, zip(*items, strict=True))), 8),
         "iterator": iter(items),
+        "rows": [(*item, torch.arange(8)) for item in items],
+        "images": [images if number % 2 else (images, None) for number, (images, _) in enumerate(items)],
     }
     steps = []
     distiller.prepare(forms[form], on_step=lambda *step: steps.append(step))
@@ -253,14 +256,68 @@ def test_progress_reaches_the_methods():
         torch.testing.assert_close(out.loss.detach(), out.terms["ce"] + weight * out.terms["kd"])
 
 
-def test_a_label_beyond_the_students_classes_is_refused():
+@pytest.mark.parametrize("label", [4, -2, -100])
+def test_a_label_beyond_the_students_classes_is_refused(label):
     distiller = Distiller(None, build_model("resnet8", num_classes=4), "none")
     with pytest.raises(ShapeError) as refusal:
-        distiller(torch.zeros(2, 3, 32, 32), torch.tensor([1, 4]))
+        distiller(torch.zeros(2, 3, 32, 32), torch.tensor([3, label]))
     assert str(refusal.value) == (
-        "distiller got label 4, the student has 4 classes; "
-        "number the labels from 0, or build the student with more classes."
+        f"distiller got label {label}, the student has 4 classes; "
+        "number the labels from 0 (-1: none), or build the student with more classes."
     )
+
+
+class Beyond(Method):
+    needs_teacher = False
+
+    def forward(self, student, teacher, batch):
+        return {"beyond": student.logits[len(student.logits)].sum()}
+
+
+def test_a_fault_of_a_method_is_not_put_on_the_labels():
+    distiller = Distiller(None, build_model("resnet8", num_classes=4), Beyond())
+    with pytest.raises(IndexError, match="out of bounds"):
+        distiller(torch.zeros(2, 3, 32, 32), torch.tensor([1, 3]))
+
+
+def test_a_loader_of_something_else_is_refused():
+    with pytest.raises(ConfigError) as refusal:
+        Distiller(*pair(), input_shape=SHAPE).prepare([{"image": torch.zeros(2, *SHAPE)}])
+    assert str(refusal.value) == (
+        "prepare got a loader that yields dict, expected (images, labels); give a list or DataLoader of pairs."
+    )
+
+
+def test_rows_that_a_method_remembers_may_lie_in_the_loader_of_prepare():
+    distiller = Distiller(
+        *pair(), {"mfkd": {}, "crd": {}}, input_shape=SHAPE, num_samples=24, labels=torch.arange(24) % 5
+    )
+    items = [(*item, torch.arange(8)) for item in loader()]
+    distiller.prepare(items)
+    assert list(distiller(*items[0]).terms) == ["ce", "mfkd", "crd"]
+
+
+@pytest.mark.parametrize("method", ["mfkd", "fitnet", "kd"])
+def test_what_methods_bring_has_the_precision_of_the_networks(method):
+    distiller = Distiller(*(network.double() for network in pair()), method, input_shape=SHAPE)
+    items = [(images.double(), labels) for images, labels in loader()]
+    distiller.prepare(items)
+    loss = distiller(*items[0]).loss
+    loss.backward()
+    assert loss.dtype == torch.float64
+    assert {parameter.dtype for parameter in distiller.parameters()} == {torch.float64}
+
+
+def test_several_teachers_are_averaged_at_the_temperature_of_a_built_method():
+    first, second = pair()
+    context = Context({}, {}, 5)
+    found = []
+    for method in ({"kd": {"temperature": 1.0}}, KD(KDConfig(temperature=1.0), context)):
+        torch.manual_seed(3)
+        student = build_model("resnet8", num_classes=5)
+        distiller = Distiller([first, second], student.eval(), method, input_shape=SHAPE)
+        found.append(distiller(*batch()).terms["kd"].item())
+    assert found[0] == found[1]
 
 
 def test_soft_targets_need_no_feature_map():

@@ -15,6 +15,15 @@ def test_results_page_is_made_from_the_records():
     assert runpy.run_path(str(ROOT / "docs" / "results.py"))["page"]() == written
 
 
+def test_the_first_recipe_tells_the_gain_that_its_record_has():
+    import json
+
+    gain = json.loads((ROOT / "docs" / "records" / "digits" / "summary.json").read_text())["gain"]
+    low, high = gain["ci95"]
+    told = f"gain {gain['mean']:+.2f}, n={gain['n']}, 95% interval {low:+.2f} to {high:+.2f}."
+    assert told in (ROOT / "recipes" / "digits.yaml").read_text()
+
+
 def test_performance_page_is_made_from_the_records():
     written = (ROOT / "docs" / "performance.md").read_text()
     assert runpy.run_path(str(ROOT / "docs" / "performance.py"))["page"]() == written

@@ -11,6 +11,7 @@ from mfkd.models import build_model
 from mfkd.models.weights import save_weights
 from mfkd.pipeline import run
 from mfkd.plan import open_plan
+from mfkd.teacher.frozen import FrozenTeacher
 
 WORDS = ["train.epochs=2", "teacher.train={epochs: 2}", "data.fraction=0.2", "log.trackers=[]"]
 
@@ -85,3 +86,19 @@ def test_loaded_teacher_is_not_trained(plan, tmp_path):
 def test_what_the_run_would_refuse_is_refused(plan):
     with pytest.raises(ConfigError, match=r"^train\.batch_size=5000 is larger than the \d+ training images;"):
         estimate(plan("train.batch_size=5000"))
+
+
+def test_a_teacher_is_measured_as_it_answers_in_its_own_size_and_precision(plan, tmp_path, monkeypatch):
+    file = tmp_path / "vit.safetensors"
+    vit = build_model(
+        "timm/vit_tiny_patch16_224", num_classes=10, in_channels=1, depth=1, img_size=32, embed_dim=12, num_heads=2
+    )
+    save_weights(file, vit.state_dict(), {})
+    words = ("teacher.model=timm/vit_tiny_patch16_224", f"teacher.weights={file}", "teacher.train={}", "method=kd")
+    options = "teacher.options={depth: 1, img_size: 32, embed_dim: 12, num_heads: 2}"
+    asked = []
+    logits = FrozenTeacher.logits
+    monkeypatch.setattr(FrozenTeacher, "logits", lambda own, image: (asked.append(image), logits(own, image))[1])
+    value = estimate(plan(*words, options, "teacher.image_size=32", "train.precision=fp64"))
+    assert len(value["steps"]) == 3
+    assert {(tuple(image.shape[1:]), image.dtype) for image in asked} == {((1, 8, 8), torch.float32)}

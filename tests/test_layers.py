@@ -13,7 +13,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "mfkd"
 # A module may import what stands on an earlier line, and its own folder.
 LAYERS = (
     {"errors", "types", "seeding"},
-    {"plain", "hardware"},
+    {"plain", "hardware", "places", "items"},
     {"files", "validation", "overrides", "shipped", "pictures"},
     {"sections"},
     {"config", "records", "functional"},

@@ -117,6 +117,7 @@ def test_a_run_that_cannot_work_is_refused_before_anything_is_written(do, tmp_pa
         ("method={mfkd: {student_taps: [front, botom]}}", "unknown tap 'botom'"),
         ("student.model=resnet9", "unknown model 'resnet9'"),
         ("method={kd: {wight: 1}}", "unknown key 'method.kd.wight'"),
+        ("method=ab", "ab prepares the student for 1 of 1 epochs, which leaves none to train"),
     ):
         with pytest.raises(ConfigError, match=text):
             do(override)

@@ -13,6 +13,7 @@ import yaml
 from pydantic import Field, field_validator, model_validator
 
 from mfkd.overrides import apply_override, read_yaml
+from mfkd.places import is_file
 from mfkd.sections import (
     AugmentConfig,
     CacheConfig,
@@ -257,7 +258,7 @@ def describe_keys() -> list[tuple[str, str, str]]:
 
 def _find(path: Path) -> Path:
     """What the user has wins; a bare name or recipes/NAME may stand for a shipped recipe."""
-    return recipe_path(str(path)) if not path.is_file() and path.parent in (Path(), Path("recipes")) else path
+    return recipe_path(str(path)) if not is_file(path) and path.parent in (Path(), Path("recipes")) else path
 
 
 def to_yaml(config: RunConfig) -> str:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
 from operator import length_hint
 from typing import Any
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mfkd.errors import ConfigError, ShapeError
+from mfkd.items import Item, batch_of, from_loader
 from mfkd.methods import build, resolve
 from mfkd.methods.base import Context, Method, Preparation
 from mfkd.methods.stage import Course
@@ -21,26 +21,7 @@ from mfkd.teacher.aside import lay_aside
 from mfkd.teacher.frozen import FrozenTeacher
 from mfkd.teacher.several import SeveralTeachers, frozen, listed
 from mfkd.teacher.source import LiveSource, Source
-from mfkd.types import UNLABELLED, Batch, Knowledge, Outputs
-
-Item = Batch | tuple[Tensor, Tensor] | list[Tensor]
-
-
-@dataclass(slots=True)
-class DistillOutput:
-    """Result of one distillation step.
-
-    Args:
-        loss: () the weighted objective; gradients flow.
-        terms: named, unweighted, detached scalars, "ce" among them.
-        logits: (B, K) of the student.
-        watched: named, detached scalars that are no part of the loss, see `Method.watched`.
-    """
-
-    loss: Tensor
-    terms: dict[str, Tensor]
-    logits: Tensor
-    watched: dict[str, Tensor] = field(default_factory=dict)
+from mfkd.types import UNLABELLED, Batch, DistillOutput, Knowledge, Outputs
 
 
 class Distiller(nn.Module):
@@ -122,6 +103,9 @@ class Distiller(nn.Module):
             seed=seed,
         )
         self.objective = build(spec, context)
+        like = next(student.parameters(), None)
+        if like is not None:  # what the methods bring goes where the networks are
+            self.objective.to(like.device, torch.float64 if like.dtype == torch.float64 else None)
         # DDP reads this: buffers that it need not send from the first process to all at each step.
         self._ddp_params_and_buffers_to_ignore = [
             f"objective.methods.{name}.{buffer}" for name, m in self.objective.named() for buffer in m.kept_equal
@@ -132,6 +116,8 @@ class Distiller(nn.Module):
         self.source: Source | None = None
         self.tapped: Callable[[Tensor], Outputs] | None = None
         self.shared_seconds: dict[str, float] = {}
+        self.resting: Sequence[str] = ()
+        """Paths of the student's modules that stay in eval mode while it is trained, see `train.freeze`."""
         if teacher is not None and spec.methods:
             self.source = LiveSource(teacher, {name: teacher_taps[name] for name in needs.teacher}, self.objective)
 
@@ -148,16 +134,21 @@ class Distiller(nn.Module):
             target: (B, K) class weights of mixed images, in place of the labels.
             knowledge: what `ahead` gave for these images; None asks the teacher.
         """
-        batch = self._batch(images, labels, index, target)
+        if index is None and self.objective.needs.index:
+            raise ConfigError("this method remembers samples: call distiller(images, labels, index) with their rows.")
+        batch = batch_of(images, labels, index, target)
         if knowledge is None and self.source is not None and not self.objective.idle:
             knowledge = self.source.knowledge(batch)
         outputs = self.outputs(images)
         try:
             loss, terms = self.objective(outputs, knowledge, batch, self.label_smoothing)
         except IndexError as error:  # torch's own, on the CPU; looking at the labels first would stall a GPU
+            wrong = batch.label[(batch.label < UNLABELLED) | (batch.label >= self.num_classes)]
+            if not len(wrong):
+                raise
             raise ShapeError(
-                f"distiller got label {int(batch.label.max())}, the student has {self.num_classes} classes; "
-                "number the labels from 0, or build the student with more classes."
+                f"distiller got label {int(wrong[0])}, the student has {self.num_classes} classes; number the labels "
+                f"from 0 ({UNLABELLED}: none), or build the student with more classes."
             ) from error
         detached = {name: term.detach() for name, term in terms.items()}
         return DistillOutput(loss, detached, outputs.logits, self.objective.watched())
@@ -196,7 +187,8 @@ class Distiller(nn.Module):
         such a stage, or that have done it, return at once.
 
         Args:
-            loader: yields (images, labels) or `Batch`; it is walked through once an epoch.
+            loader: yields (images, labels) with or without rows behind them, images alone, or `Batch`; it is walked
+                through once an epoch.
             teacher_only: leave out the stages that train the student, which cannot be shared by several.
             autocast: context in which the networks run, for mixed precision.
             on_step: called with the method's name, updates done and updates in all (0: unknown).
@@ -207,17 +199,39 @@ class Distiller(nn.Module):
             Epochs in which the student itself was trained; they are part of the run's budget.
         """
         course = Course() if course is None else course
+        if not teacher_only:
+            self.check_epochs(course.point.taken)
         for name, method in self.objective.named():
             stage = method.preparation()
             if stage is not None and self.source is not None and not (teacher_only and stage.trains_student):
-                if stage.trains_student and 0 < self.epochs <= course.point.taken + stage.epochs:
+                self._run_stage(name, stage, self.source, loader, course, autocast=autocast, on_step=on_step)
+        course.close()
+        return course.point.taken
+
+    def check_epochs(self, taken: int = 0) -> None:
+        """Refuse stages that train the student, after others that took epochs, and leave none of the run to train."""
+        for name, method in self.objective.named():
+            stage = method.preparation()
+            if stage is not None and stage.trains_student:
+                taken += stage.epochs
+                if 0 < self.epochs <= taken:
                     raise ConfigError(
                         f"{name} prepares the student for {stage.epochs} of {self.epochs} epochs, which leaves none "
                         "to train; give the run more epochs."
                     )
-                self._run_stage(name, stage, self.source, loader, course, autocast=autocast, on_step=on_step)
-        course.close()
-        return course.point.taken
+
+    def wake(self) -> None:
+        """Put the student into training mode, but for the modules that rest."""
+        self.student.train()
+        for path in self.resting:
+            self.student.get_submodule(path).training = False
+
+    def train(self, mode: bool = True) -> "Distiller":
+        """As of any module; what `train.freeze` lets rest stays in eval mode."""
+        super().train(mode)
+        if mode:
+            self.wake()
+        return self
 
     def set_progress(self, progress: float) -> None:
         """Tell the methods how far the run is, 0 to 1; warm-ups and curricula follow it, and are over until it is told.
@@ -244,14 +258,12 @@ class Distiller(nn.Module):
         device = next(self.student.parameters()).device
         steps = length_hint(loader)
         if stage.trains_student:
-            self.student.train()
+            self.wake()
         course.begin(name, stage, list(self.student.parameters()), stage.epochs * steps)
         for _ in range(course.point.done // steps if steps else 0, stage.epochs):
             before = course.point.done
             for item in loader:
-                batch = (
-                    item if isinstance(item, Batch) else self._batch(item[0].to(device), item[1].to(device), None, None)
-                )
+                batch = from_loader(item, device)  # no stage remembers samples, so that rows may be missing
                 with autocast():
                     raw = source.raw(batch)
                     outputs = self.outputs(batch.image) if stage.trains_student else None
@@ -278,21 +290,6 @@ class Distiller(nn.Module):
             if network is not None:
                 return network
         return student
-
-    def _batch(self, images: Tensor, labels: Tensor | None, index: Tensor | None, target: Tensor | None) -> Batch:
-        if labels is None:
-            labels = torch.full((len(images),), UNLABELLED, device=images.device)
-        if len(labels) != len(images):
-            raise ShapeError(
-                f"distiller got {len(images)} images and {len(labels)} labels; give one label an image (-1: none)."
-            )
-        if index is None:
-            if self.objective.needs.index:
-                raise ConfigError(
-                    "this method remembers samples: call distiller(images, labels, index) with their rows."
-                )
-            index = torch.arange(len(images), device=images.device)
-        return Batch(images, labels, index, target)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Distiller":
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]

@@ -16,6 +16,7 @@ from mfkd.data.loader import TrainLoader
 from mfkd.distill import Distiller
 from mfkd.pipeline import build_student, check, shared_job
 from mfkd.plan import Plan
+from mfkd.teacher.frozen import FrozenTeacher
 from mfkd.teacher.load import is_ready
 from mfkd.teacher.source import Remembered
 from mfkd.teachers import build_teacher, stand_in
@@ -24,6 +25,7 @@ from mfkd.train.cost import SECONDS as COST_SECONDS
 from mfkd.train.job import Job
 from mfkd.train.loop import EVAL_BATCH
 from mfkd.train.optim import build_optimizer
+from mfkd.train.runtime import device as running_device
 from mfkd.train.runtime import dtype, start
 from mfkd.train.shared import foresee, has_cache
 from mfkd.types import Batch
@@ -67,7 +69,7 @@ def estimate(plan: Plan, say: Callable[[str], None] = lambda _: None) -> dict[st
         if loaded:
             if not (job.folder / "metrics.json").exists():
                 passes = len(plan.data.test) + (len(plan.data.train) if one.config.teacher.head == "tune" else 0)
-                price = Price(COST_SECONDS + passes * _per_image(plan, teacher.network, torch.float32))
+                price = Price(COST_SECONDS + passes * _per_image(plan, teacher, torch.float32))
         elif not job.finished:
             name = f"{job.kind} {one.teacher_name}"
             if name not in prices:
@@ -75,7 +77,7 @@ def estimate(plan: Plan, say: Callable[[str], None] = lambda _: None) -> dict[st
                 built = (
                     build_teacher(one) if job.kind == "teacher" else build_student(plan, job.kind, job.seed, teacher)
                 )
-                prices[name] = price_of(plan, job, built, None if job.kind == "teacher" else teacher.network)
+                prices[name] = price_of(plan, job, built, None if job.kind == "teacher" else teacher)
             price = prices[name]
         steps.append(
             {
@@ -104,7 +106,7 @@ def estimate_cache(plan: Plan) -> dict[str, Any]:
     return foresee(shared_job(plan), lambda seed: build_student(plan, "distilled", seed, teacher), plan.data)
 
 
-def price_of(plan: Plan, job: Job, distiller: Distiller, reference: nn.Module | None) -> Price:
+def price_of(plan: Plan, job: Job, distiller: Distiller, reference: FrozenTeacher | None) -> Price:
     """What one training would take, from a few real updates of it.
 
     Args:
@@ -187,16 +189,18 @@ def _endless(loader: TrainLoader) -> Iterator[Batch]:
 
 @torch.no_grad()
 def _per_image(plan: Plan, network: nn.Module, kind: torch.dtype) -> float:
-    """Seconds that one image takes in evaluation."""
-    data, device = plan.data, next(network.parameters()).device
+    """Seconds that one image takes in evaluation; a teacher answers as it does in a run, in its own size."""
+    data, device = plan.data, running_device()
+    network.to(device, kind)
     training = network.training
+    answer = network.logits if isinstance(network, FrozenTeacher) else network
     network.eval()
     loader = eval_loader(data.test, data, plan.config.data, batch_size=EVAL_BATCH, device=device, dtype=kind)
     first = next(iter(loader))
     taken = []
     for _ in range(2):  # the first one warms up
         begun = time.perf_counter()
-        network(first.image)
+        answer(first.image)
         _wait(device)
         taken.append(time.perf_counter() - begun)
     network.train(training)

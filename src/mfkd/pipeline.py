@@ -48,6 +48,7 @@ def rehearse(plan: Plan) -> None:
         check_wanted(distiller)
         if config.cache.folder is not None:
             check_place(Path(config.cache.folder).expanduser())
+    distiller.check_epochs()
     freeze(distiller.student, config.train.freeze, plan.input_shape)
     jobs = [plan.student_job("alone", config.seeds[0]), plan.student_job("distilled", config.seeds[0])]
     own = [one.teacher_job() for one in plan.per_teacher() if not is_ready(one.config.teacher)]

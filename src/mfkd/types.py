@@ -55,6 +55,7 @@ class TapSpec:
         grid: (h, w) of a "tokens" tensor; None stands for a square.
         shape: (C, H, W) or (C,) without the batch, once measured by `taps.probe`.
         item: which tensor, where the module gives or gets several.
+        overwritten: True where a later operation changes that tensor in place, so that reading must copy it.
     """
 
     name: str
@@ -68,6 +69,7 @@ class TapSpec:
     grid: tuple[int, int] | None = None
     shape: tuple[int, ...] | None = None
     item: int = 0
+    overwritten: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,3 +110,20 @@ class Knowledge:
 
     logits: Tensor | None = None
     taps: Taps = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class DistillOutput:
+    """Result of one distillation step.
+
+    Args:
+        loss: () the weighted objective; gradients flow.
+        terms: named, unweighted, detached scalars, "ce" among them.
+        logits: (B, K) of the student.
+        watched: named, detached scalars that are no part of the loss, see `Method.watched`.
+    """
+
+    loss: Tensor
+    terms: dict[str, Tensor]
+    logits: Tensor
+    watched: dict[str, Tensor] = field(default_factory=dict)

@@ -157,6 +157,8 @@ def test_other_run_in_the_folder_is_refused_before_an_estimate_too(finished, mfk
          "mfkd: error: /x/logs: No space left on device; free space or choose another folder.\n"),
         (OSError(errno.EROFS, "Read-only file system"), 2,
          "mfkd: error: a file: Read-only file system; free space or choose another folder.\n"),
+        (OSError(errno.ENAMETOOLONG, "File name too long", "x" * 400), 2,
+         f"mfkd: error: {'x' * 260} ... {'x' * 30}: File name too long; give a shorter name.\n"),
     ],
 )  # fmt: skip
 def test_a_line_and_a_code_for_signals_and_disks(error, code, text, monkeypatch, capsys):

@@ -2,6 +2,7 @@ import pytest
 from PIL import Image
 
 from mfkd.cli.words import config_from, default_recipe
+from mfkd.errors import MfkdError
 from mfkd.pictures import image_files
 
 
@@ -25,6 +26,23 @@ def test_own_data_inherit_neither_seeds_nor_budget_nor_folder():
     own = config_from(None, ["data.name=folder:photos", "train.epochs=2"])
     assert (own.seeds, own.out, own.teacher_training().epochs) == ((0,), "runs/images", 2)
     assert config_from("digits", ["data.name=folder:photos"]).seeds == config_from(None, []).seeds
+
+
+def test_an_override_may_be_longer_than_the_name_of_a_file():
+    weights = {f"m{number}": {"weight": number} for number in range(40)}
+    assert config_from(None, [f"method={weights}"]).method == weights
+
+
+def test_a_word_too_long_for_a_file_is_refused_like_any_other(tmp_path):
+    long = "x" * 300
+    with pytest.raises(
+        MfkdError, match=r"^unknown recipe 'x+ \.\.\. x+'; known: .* a path to a YAML file is welcome too\.$"
+    ):
+        config_from(long, [])
+    with pytest.raises(MfkdError, match=r"^recipe \S+/x+ cannot be read: File name too long; check its permissions\.$"):
+        config_from(str(tmp_path / long), [])
+    with pytest.raises(MfkdError, match=r"^image x+ does not exist; give image files, or folders of them\.$"):
+        image_files([long])
 
 
 def test_images_are_found_at_any_depth_in_the_order_of_their_names(tmp_path):

@@ -1,4 +1,6 @@
+import errno
 import io
+import os
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from mfkd import pictures
 from mfkd.data import load_image
 from mfkd.data.decode import normalise, resize, to_tensor
 from mfkd.errors import DataError
-from mfkd.pictures import open_image, read_image
+from mfkd.pictures import UnreachedError, image_files, open_image, read_image
 
 HALF = {"mean": (0.5,) * 3, "std": (0.25,) * 3}
 
@@ -41,6 +43,93 @@ def test_every_mode_becomes_rgb(tmp_path, mode, colour, rgb):
     grey = to_tensor(read_image(path, 1))
     assert grey.shape == (1, 2, 3)
     assert abs(int(grey[0, 0, 0]) - np.dot(rgb, (0.299, 0.587, 0.114))) < 1
+
+
+RAMP = np.linspace(0, 65535, 256).reshape(16, 16).astype(np.uint16)
+
+
+def pgm(pixels):
+    return b"P5\n16 16\n65535\n" + pixels.astype(">u2").tobytes()
+
+
+def tiff(pixels):
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "TIFF")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (pgm(RAMP), RAMP >> 8),
+        (pgm(RAMP // 300), RAMP // 300 >> 8),  # dark, and of 16 bits all the same
+        (tiff(RAMP), RAMP >> 8),
+        (tiff(RAMP.astype(np.int32)), RAMP >> 8),
+        (tiff((RAMP // 257).astype(np.int32)), RAMP // 257),
+        (tiff((RAMP // 257).astype(np.float32)), RAMP // 257),
+        (tiff(np.zeros((16, 16), np.float32)), np.zeros((16, 16))),
+    ],
+    ids=["pgm", "dark pgm", "tiff", "int32", "small int32", "float", "black"],
+)
+def test_grey_of_more_than_8_bits_keeps_its_content(content, expected):
+    for channels in (1, 3):
+        found = to_tensor(read_image(content, channels)).numpy()
+        assert np.array_equal(found, np.broadcast_to(expected, (channels, 16, 16)))
+
+
+@pytest.mark.parametrize(
+    ("pixels", "why"),
+    [
+        (RAMP.astype(np.int32) + 1, "values from 1 to 65536, expected 0 to 255, or whole ones to 65535"),
+        (RAMP.astype(np.int32) - 1, "values from -1 to 65534, expected 0 to 255, or whole ones to 65535"),
+        (RAMP.astype(np.float32) / 65535, "values from 0 to 1, expected 0 to 255, or whole ones to 65535"),
+        (RAMP.astype(np.float32), "values from 0 to 65535, expected 0 to 255, or whole ones to 65535"),
+        (np.full((2, 2), np.nan, np.float32), "NaN or infinite values in it"),
+    ],
+)
+def test_values_that_would_be_clipped_are_refused(pixels, why):
+    with pytest.raises(DataError) as error:
+        read_image(tiff(pixels), 3, "t row 3")
+    assert str(error.value) == f"t row 3 cannot be read as an image ({why}); repair or remove it."
+
+
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [
+        (OSError(errno.EIO, "Input/output error"), "Input/output error"),
+        (PermissionError(errno.EACCES, "Permission denied"), "Permission denied"),
+        (MemoryError(), "too little memory"),
+    ],
+)
+def test_a_file_that_is_not_reached_is_not_called_broken(tmp_path, monkeypatch, error, why):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(Image, "open", fail)
+    with pytest.raises(UnreachedError) as refusal:
+        read_image(tmp_path / "x.png", 3)
+    assert str(refusal.value) == (
+        f"{tmp_path / 'x.png'} could not be read ({why}); see to disk, permissions and memory, and start again."
+    )
+
+
+def test_links_are_followed_once_and_hidden_files_left_out(tmp_path):
+    inside, outside = tmp_path / "in", tmp_path / "out"
+    shown = ["in/x.png", "in/z/1.png", "out/2.png"]
+    for name in (*shown, "in/.0.png", "in/._x.png", "in/.ipynb_checkpoints/x.png", "in/z/.git/deep/3.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (2, 2)).save(tmp_path / name)
+    (inside / "more").symlink_to(outside)
+    (inside / "a").symlink_to(inside / "z")  # known already, by its own name
+    (outside / "back").symlink_to(inside)  # in a circle
+    (outside / "up").symlink_to(tmp_path)
+    (inside / "gone.png").symlink_to("nowhere")
+    os.mkfifo(inside / "pipe.png")
+    found = [str(path.relative_to(inside)) for path in image_files([inside])]
+    assert found == ["more/2.png", "x.png", "z/1.png"]
+    assert image_files([inside / ".0.png"]) == [inside / ".0.png"]  # named outright
+    (tmp_path / ".home").symlink_to(inside)
+    assert len(image_files([tmp_path / ".home"])) == 3
 
 
 def test_palettes_with_transparency_and_cmyk_become_rgb(tmp_path):

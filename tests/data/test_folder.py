@@ -64,6 +64,24 @@ def test_subfolders_of_a_class_belong_to_it(root):
     assert load(root).train.labels.tolist() == [0] * 4 + [1] * 3
 
 
+def test_linked_subfolders_belong_to_it_and_hidden_ones_do_not(root, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (root / "train" / "a" / ".ipynb_checkpoints").mkdir()
+    for place in (elsewhere, root / "train" / "a" / ".ipynb_checkpoints"):
+        Image.fromarray(picture(1)).save(place / "0-checkpoint.png")
+    assert load(root).train.labels.tolist() == [0] * 3 + [1] * 3
+    (root / "train" / "a" / "more").symlink_to(elsewhere)
+    assert load(root).train.labels.tolist() == [0] * 4 + [1] * 3
+    assert load(root, unlabelled=str(root / "train" / "a")).train.labels.tolist() == [0] * 4 + [1] * 3 + [-1] * 4
+
+
+def test_a_name_that_no_folder_can_have_is_refused_like_any_other(root):
+    name = "x" * 300
+    assert refusal(name) == "folder PLACE does not exist; give a folder with train/ and val/ or test/."
+    told = f"data.unlabelled: folder {name} does not exist; give a folder that holds images."
+    assert refusal(root, unlabelled=name) == told
+
+
 def test_large_images_stay_files(tmp_path):
     make(tmp_path, size=(100, 97))
     make(tmp_path, "test", size=(100, 97))

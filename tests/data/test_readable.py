@@ -1,5 +1,6 @@
 """Images that cannot be read are listed and left out, and what was found is remembered."""
 
+import errno
 import json
 import shutil
 
@@ -10,9 +11,11 @@ import torch
 from PIL import Image
 from pyarrow import parquet as pq
 
+from mfkd import pictures
 from mfkd.config import DataConfig
 from mfkd.data import FileSplit, load_data, readable
 from mfkd.errors import DataError
+from mfkd.pictures import UnreachedError
 
 
 def fill(root, size=8):
@@ -82,6 +85,37 @@ def test_files_are_looked_at_once_until_one_changes(root, tmp_path, monkeypatch)
     shutil.copy(root / "train" / "a" / "0.png", root / "train" / "a" / "1.png")
     assert load(root, tmp_path, unreadable="skip").unreadable == first[1:]
     assert len(looked) == 36  # the training images; the test images are as they were
+
+
+def test_a_disk_that_fails_for_a_moment_loses_no_image(root, tmp_path, monkeypatch):
+    really = pictures.open_image
+
+    def flaky(source, *more):
+        if str(source).endswith("train/a/3.png"):
+            raise OSError(errno.EIO, "Input/output error")
+        return really(source, *more)
+
+    monkeypatch.setattr(pictures, "open_image", flaky)
+    with pytest.raises(
+        UnreachedError, match=r"train/a/3.png could not be read \(Input/output error\); see to disk, perm"
+    ):
+        load(root, tmp_path, unreadable="skip")
+    monkeypatch.undo()
+    assert len(load(root, tmp_path, unreadable="skip").unreadable) == 2
+
+
+def test_a_file_that_is_gone_is_left_out(tmp_path):
+    sound = (fill(tmp_path / "images") / "test" / "a" / "0.png").read_bytes()
+    (tmp_path / "table").mkdir()
+    (tmp_path / "table" / "0.png").write_bytes(sound)
+    for split, names in (("train", ["0.png", "0.png", "gone.png"]), ("test", ["0.png"] * 2)):
+        images = [{"bytes": None, "path": name} for name in names]
+        columns = pa.table({"image": images, "label": [number % 2 for number in range(len(names))]})
+        pq.write_table(columns, tmp_path / "table" / f"{split}.parquet")
+    data = load_data(DataConfig(name=f"parquet:{tmp_path}/table", root=str(tmp_path / "home"), unreadable="skip"))
+    assert data.train.rows.tolist() == [0, 1]
+    (line,) = data.unreadable
+    assert "gone.png cannot be read as an image ([Errno 2] No such file or directory" in line
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[[0, 1"])

@@ -304,11 +304,23 @@ def test_hub_sets_that_cannot_be_loaded(monkeypatch):
         raise FileNotFoundError(f"Couldn't find\nany data at {name}")
 
     hub = ModuleType("datasets")
-    hub.load_dataset = missing
+    hub.load_dataset, hub.exceptions = missing, SimpleNamespace(DatasetsError=RuntimeError)
     monkeypatch.setitem(sys.modules, "datasets", hub)
     with pytest.raises(DataError) as error:
         load_data(DataConfig(name="hf:a/b"))
     assert str(error.value) == "data set a/b cannot be loaded (Couldn't find any data at a/b)."
+
+
+def test_the_cause_is_told_where_the_real_package_fails(folder, monkeypatch, tmp_path_factory):
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
+    (folder / "test-00000-of-00001.parquet").write_bytes(b"PAR1junk")
+    with pytest.raises(DataError) as error:
+        load_data(DataConfig(name=f"hf:{folder}"))
+    told = f"data set {folder} cannot be loaded (An error occurred while generating the dataset: "
+    assert str(error.value).startswith(told)
+    assert "Parquet" in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 def test_the_real_package_reads_a_local_folder(folder, monkeypatch, tmp_path_factory):

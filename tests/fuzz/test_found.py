@@ -194,7 +194,8 @@ def test_a_card_as_it_is_written_is_read(tmp_path):
     [
         ({"epoch": "x"}, "ValueError: epoch: Input should be a valid integer"),
         ({"epoch": 4}, "epoch 4 of 3, step 0"),
-        ({"step": -1}, "epoch 0 of 3, step -1"),
+        ({"step": -1}, "epoch 0 of 3, step -1 of 4"),
+        ({"step": 4}, "epoch 0 of 3, step 4 of 4"),
         ({"rows": [{"seconds": 1.0}]}, "1 rows in the log of 0 epochs"),
         ({"epoch": 1, "rows": [{"loss": 1.0}]}, "1 rows in the log of 1 epochs"),
         ({"step": 1}, "no sums of the epoch so far"),
@@ -205,7 +206,7 @@ def test_a_card_as_it_is_written_is_read(tmp_path):
 def test_a_checkpoint_with_an_impossible_state_is_refused(tmp_path, changes, reason):
     path = tmp_path / "checkpoints" / "last.pt"
     with pytest.raises(CheckpointError) as caught, fitting(path):
-        check_progress({**asdict(State()), **changes}, 3)
+        check_progress({**asdict(State()), **changes}, 3, 4)
     told = reason.removeprefix("ValueError: ")
     assert str(caught.value).startswith(f"checkpoint {path} does not belong to this training ({told}")
 
@@ -213,7 +214,7 @@ def test_a_checkpoint_with_an_impossible_state_is_refused(tmp_path, changes, rea
 def test_a_state_as_it_is_saved_is_taken():
     sums = {name: torch.tensor(1.0) for name in ("loss", "parts", "right", "labelled")}
     rows = [{"epoch": 2, "seconds": 0.5}]
-    check_progress({**asdict(State(2, 1, rows, prepared_epochs=1)), "meter": {"sums": sums}}, 3)
+    check_progress({**asdict(State(2, 1, rows, prepared_epochs=1)), "meter": {"sums": sums}}, 3, 4)
 
 
 FIELDS = {"views": 1, "storage": "float16", "data": {"images": 3}, "tensors": {"a": {"shape": [2]}}}

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from mfkd.distill import Distiller
-from mfkd.errors import ConfigError, ShapeError
+from mfkd.errors import ConfigError, ShapeError, TrainingError
 from mfkd.methods import resolve
 from mfkd.methods.ab import AB, ABConfig, ab_loss
 from mfkd.models import build_model
@@ -80,6 +80,16 @@ def test_the_stage_trains_the_students_backbone_and_takes_its_share_of_the_epoch
     out = distiller(images, torch.tensor([0, 1, 2, 0, 1, 2]))
     assert list(out.terms) == ["ce"]
     assert out.loss.detach() == out.terms["ce"]
+
+
+def test_training_without_the_stage_is_refused_and_goes_on_from_a_state_after_it(make_context, make_inputs):
+    first, second = (AB(ABConfig(), make_context(epochs=8)) for _ in range(2))
+    with pytest.raises(TrainingError) as caught:
+        first(*make_inputs(stages=True))
+    assert str(caught.value) == ("ab works in its initial stage, which was not run; call distiller.prepare(loader).")
+    first.preparation().finish()
+    second.load_state_dict(first.state_dict())
+    assert second(*make_inputs(stages=True)) == {}
 
 
 def test_refusals():

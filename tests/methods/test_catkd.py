@@ -4,8 +4,10 @@ import pytest
 import torch
 from torch import nn
 
+from mfkd.distill import Distiller
 from mfkd.errors import ConfigError, ShapeError
 from mfkd.methods.catkd import CATKD, CATKDConfig, catkd_loss, class_maps
+from mfkd.models import build_model
 from mfkd.types import Needs
 
 
@@ -68,9 +70,9 @@ def test_the_class_uses_both_networks_own_classifiers_and_keeps_neither(make_con
     own, theirs = nn.Linear(4, 5), nn.Linear(8, 5).requires_grad_(False)
     context = make_context(student_classifier=lambda: own, teacher_classifier=lambda: theirs)
     method = CATKD(CATKDConfig(size=1, normalise=True), context)
-    assert method.needs == Needs(student=("bottom",), teacher=("bottom",))
+    assert method.needs == Needs(student=("bottom", "penultimate"), teacher=("bottom", "penultimate"))
     assert not method.state_dict()
-    student, teacher, batch = make_inputs()
+    student, teacher, batch = make_inputs(stages=True)
     terms = method(student, teacher, batch)
     assert list(terms) == ["catkd"]
     maps = class_maps(student.taps["bottom"], own.weight), class_maps(teacher.taps["bottom"], theirs.weight)
@@ -85,10 +87,10 @@ def test_the_class_follows_a_classifier_that_is_trained(make_context, make_input
     torch.manual_seed(0)
     own = nn.Linear(4, 5)
     method = CATKD(CATKDConfig(), make_context(student_classifier=lambda: own))
-    before = method(*make_inputs())["catkd"].item()
+    before = method(*make_inputs(stages=True))["catkd"].item()
     with torch.no_grad():
         own.weight.mul_(3)
-    assert method(*make_inputs())["catkd"].item() != before
+    assert method(*make_inputs(stages=True))["catkd"].item() != before
 
 
 def test_refusals(make_context):
@@ -121,3 +123,39 @@ def test_refusals(make_context):
         CATKD(CATKDConfig(), make_context(teacher=tokens))
     with pytest.raises(ShapeError, match="teacher tap 'penultimate' must be a map"):
         CATKD(CATKDConfig(teacher_tap="penultimate"), make_context())
+
+
+@pytest.mark.parametrize("side", ["student", "teacher"])
+def test_a_classifier_that_gets_something_else_is_refused(side, make_context, make_inputs):
+    student, teacher, batch = make_inputs(stages=True)
+    taps = student.taps if side == "student" else teacher.taps
+    width = taps["penultimate"].shape[1]
+    taps["penultimate"] = nn.LayerNorm(width)(taps["penultimate"]).detach()
+    with pytest.raises(ConfigError) as caught:
+        CATKD(CATKDConfig(), make_context())(student, teacher, batch)
+    assert str(caught.value) == (
+        f"catkd needs a {side} whose classifier gets the average of 'bottom', but this one gets something else; "
+        f"name its last map as {side}_tap, or leave catkd out for this pair."
+    )
+
+
+@pytest.mark.parametrize("name", ["torchvision/densenet121", "timm/regnety_002", "timm/mobilenetv2_050", "vgg8"])
+def test_networks_whose_classifier_gets_the_average_are_taken(name):
+    torch.manual_seed(0)
+    # In training, with dropout where a network has any.
+    options = {"drop_rate": 0.5} if name.startswith("timm/") else {}
+    teacher, student = build_model("resnet8", num_classes=3), build_model(name, num_classes=3, **options)
+    images, labels = torch.randn(4, 3, 64, 64), torch.tensor([0, 1, 2, 0])
+    assert "catkd" in Distiller(teacher, student, {"catkd": {}}, input_shape=(3, 64, 64)).train()(images, labels).terms
+    assert "catkd" in Distiller(student, teacher, {"catkd": {}}, input_shape=(3, 64, 64))(images, labels).terms
+
+
+@pytest.mark.parametrize("side", ["student", "teacher"])
+def test_convnext_is_refused(side):
+    torch.manual_seed(0)
+    other, convnext = build_model("resnet8", num_classes=3), build_model("timm/convnext_atto", num_classes=3)
+    networks = (other, convnext) if side == "student" else (convnext, other)
+    with pytest.raises(ConfigError, match=f"^catkd needs a {side} whose classifier gets the average of 'bottom', but"):
+        Distiller(*networks, {"catkd": {}}, input_shape=(3, 64, 64))(
+            torch.randn(4, 3, 64, 64), torch.tensor([0, 1, 2, 0])
+        )

@@ -39,7 +39,7 @@ def test_every_method_has_an_idea_and_a_paper_with_a_link(name, rows):
     [
         ("crd", ["vector", "index", "all labels"]),
         ("simkd", ["map", "vector", "same classes", "teacher's classifier"]),
-        ("catkd", ["map", "same classes", "teacher's classifier", "student's classifier"]),
+        ("catkd", ["map", "vector", "same classes", "teacher's classifier", "student's classifier"]),
         ("fsp", ["maps", "same widths", "stage before training"]),
         ("ofd", ["maps", "teacher's BatchNorm"]),
         ("tfkd", ["no teacher", "labels"]),

@@ -42,6 +42,18 @@ def test_with_logit_std_neither_sides_scale_or_shift_counts(name, make_context, 
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_logit_std_is_refused_for_two_classes_which_it_leaves_no_gradient(name, make_context):
+    with pytest.raises(ConfigError) as caught:
+        build(resolve({name: {"logit_std": True}}), make_context(num_classes=2))
+    assert str(caught.value) == (
+        f"{name}.logit_std needs 3 or more classes, got 2: two standardised logits are always 0.71 and -0.71, "
+        "from which nothing is learnt; leave logit_std off."
+    )
+    build(resolve({name: {"logit_std": True}}), make_context(num_classes=3))
+    build(resolve({name: {}}), make_context(num_classes=2))
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_logit_std_is_the_method_on_standardised_logits(name, make_context, make_inputs):
     student, teacher, batch = make_inputs()
     plain, standard = (build(resolve({name: {"logit_std": on}}), make_context()).methods[name] for on in (False, True))

@@ -42,6 +42,17 @@ def test_a_pretrained_head_of_other_classes_is_replaced(monkeypatch: pytest.Monk
     assert torch.equal(kept.fc.weight, stored["fc.weight"])
 
 
+def test_a_new_head_has_a_bias_where_the_old_one_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torchvision import models
+
+    really = models.get_model  # the same network with random weights; nothing is fetched
+    monkeypatch.setattr(models, "get_model", lambda short, weights=None, **options: really(short, **options))
+    for name in ("maxvit_t", "mnasnet0_5"):
+        trained, loaded = (build_model(f"torchvision/{name}", 3, pretrained=one) for one in (True, False))
+        assert trained.state_dict().keys() == loaded.state_dict().keys()
+    assert "classifier.1.bias" in loaded.state_dict()
+
+
 def test_a_pretrained_network_tells_the_statistics_of_its_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     from torchvision import models
     from torchvision.transforms import InterpolationMode
@@ -126,6 +137,15 @@ def test_unknown_names_and_options_are_refused(library: str) -> None:
         ConfigError, match=rf"^{library}/resnet18 has no option 'foo'; accepted: .*pretrained.*zero_init"
     ):
         build_model(f"{library}/resnet18", foo=1)
+
+
+@pytest.mark.parametrize(
+    ("model", "taken"), [("mobilenet_v3_small", {"dropout": 0.5, "reduced_tail": True}), ("convnext_tiny", {})]
+)
+def test_options_that_torchvision_would_leave_out_are_refused(model: str, taken: dict[str, object]) -> None:
+    build_model(f"torchvision/{model}", num_classes=5, **taken)
+    with pytest.raises(ConfigError, match=rf"^torchvision/{model} has no option 'droput'; accepted: .*pretrained"):
+        build_model(f"torchvision/{model}", num_classes=5, droput=0.5)
 
 
 def test_torchvision_takes_three_channels_alone() -> None:

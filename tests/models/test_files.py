@@ -55,6 +55,11 @@ CONTENTS = {
 }
 
 
+def test_a_name_that_no_file_can_have_is_refused_like_any_other() -> None:
+    with pytest.raises(CheckpointError, match=r"^weights file x+ does not exist; check the path\.$"):
+        read_weights("x" * 300)
+
+
 @pytest.mark.parametrize("content", CONTENTS.values(), ids=CONTENTS)
 def test_content_is_found(content: Any, tmp_path: Path) -> None:
     assert same(read(content, tmp_path))

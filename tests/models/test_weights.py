@@ -149,6 +149,32 @@ def test_build_model_takes_weights(tmp_path: Path) -> None:
     assert same(build_model("resnet8", num_classes=5, weights=tmp_path / "w").state_dict(), net(0).state_dict())
 
 
+@pytest.mark.parametrize("write", [save_weights, lambda path, state: torch.save(dict(state), path)])
+@pytest.mark.parametrize("head", ["keep", "reset"])
+def test_a_network_that_insists_on_its_version_loads_again(head: str, write: Any, tmp_path: Path) -> None:
+    source = build_model("torchvision/mnasnet0_5", num_classes=3)
+    write(tmp_path / "w", source.state_dict())
+    target = build_model("torchvision/mnasnet0_5", num_classes=3)
+    report = load_weights(target, tmp_path / "w", head=head)
+    assert torch.equal(target.layers[0].weight, source.layers[0].weight)
+    assert report.fresh == (() if head == "keep" else ("classifier.1.weight", "classifier.1.bias"))
+
+
+class Fussy(nn.Linear):
+    def _load_from_state_dict(self, *_: Any) -> None:
+        raise KeyError("what\nis this")
+
+
+def test_a_network_that_fails_to_load_is_told_in_one_line(tmp_path: Path) -> None:
+    save_weights(tmp_path / "w", Fussy(2, 2).state_dict())
+    with pytest.raises(CheckpointError) as caught:
+        load_weights(Fussy(2, 2), tmp_path / "w", who="teacher")
+    assert str(caught.value) == (
+        f"teacher weights {tmp_path / 'w'} cannot be loaded into Fussy (KeyError: 'what\\nis this'); "
+        "name the network that they were made with."
+    )
+
+
 def test_another_head_is_refused_and_can_be_reset(tmp_path: Path) -> None:
     source, target = net(0, classes=7), net(1, classes=5)
     before = target.fc.weight.clone()

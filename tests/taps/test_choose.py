@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mfkd.errors import ShapeError, UnknownNameError
+from mfkd.errors import ConfigError, ShapeError, UnknownNameError
 from mfkd.models import build_model
 from mfkd.taps import describe, find_taps, read, resolve
 from mfkd.taps.record import map_layout, token_grid
@@ -221,3 +221,31 @@ def test_declared_taps_are_described() -> None:
     rows = {row.name: row for row in describe(build_model("resnet8"), (3, 32, 32))}
     assert rows["stage1.pre"] == ("stage1.pre", "layer1.0.relu2", (16, 32, 32), "input", "declared by the network")
     assert rows["middle"] == ("middle", "layer2.0.relu2", (32, 16, 16), "output", "stage2 of 3")
+
+
+class Declared(nn.Sequential):
+    """Its classifier is no linear layer, and a linear one that rescales the logits follows it."""
+
+    def __init__(self, head: nn.Module) -> None:
+        maps = [nn.Conv2d(3, 4, 3, 2, 1), nn.Conv2d(4, 6, 3, 2, 1), nn.Conv2d(6, 8, 3, 2, 1)]
+        super().__init__(*maps, nn.AdaptiveAvgPool2d(1), nn.Flatten(), head, nn.Linear(5, 5))
+
+
+@pytest.mark.parametrize("head", [nn.Linear(8, 5), nn.Bilinear(8, 8, 5)])
+def test_the_input_of_a_declared_classifier_is_penultimate(head: nn.Module) -> None:
+    if isinstance(head, nn.Bilinear):
+        head.forward = lambda features: nn.functional.bilinear(features, features, head.weight, head.bias)  # type: ignore[method-assign]
+    model = Declared(head)
+    assert table(model)["penultimate"] == ("6", (5,))
+    model.classifier_path = "5"
+    assert table(model)["penultimate"] == ("5", (8,))
+
+
+@pytest.mark.parametrize("model", [UserNet(), build_model("resnet8")])
+def test_a_compiled_network_is_refused_where_maps_are_wanted(model: nn.Module) -> None:
+    text = rf"^{type(model).__name__} is compiled, and feature maps are read within it; give the network itself, and "
+    with pytest.raises(ConfigError, match=text):
+        find_taps(torch.compile(model, backend="eager"), (3, 32, 32))
+    model.compile(backend="eager")
+    with pytest.raises(ConfigError, match=text):
+        find_taps(model, (3, 32, 32))

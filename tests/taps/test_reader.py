@@ -172,7 +172,7 @@ def test_a_network_that_cannot_take_the_image_is_told_in_one_line(ask: Callable[
             ask(model, (3, 8, 8))
         assert str(caught.value) == (
             "Failing cannot take an image of shape (3, 8, 8) (Output size is too small); "
-            "give images that it takes, or name another network."
+            "give images that it takes (a teacher's: teacher.image_size), or name another network."
         )
         assert model.body.training
         assert hooks(model) == 0

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -14,12 +16,12 @@ from mfkd.plan import open_plan
 from mfkd.seeding import seeded
 from mfkd.teacher import FrozenTeacher
 from mfkd.teacher.cache import CachedSource, check_cacheable, tensors
-from mfkd.teacher.identity import LOGITS, fields
+from mfkd.teacher.identity import LOGITS, _tap, fields
 from mfkd.teacher.journal import units
 from mfkd.teacher.manifest import Manifest
 from mfkd.teacher.store import Store
 from mfkd.teacher.writing import Writer, alone, begin, finish
-from mfkd.types import Batch, Needs
+from mfkd.types import Batch, Needs, TapSpec
 
 LEARNT = "method={mfkd: {kind: attention}, kd: {}}"  # its fused map depends on everything
 VIEWS = 2
@@ -235,3 +237,9 @@ def test_any_tap_can_be_cached_as_it_is(made, tmp_path):
     assert source.store.manifest.names == ["front", LOGITS]
     assert source.store.manifest.fields["tensors"]["front"]["tap"]["path"] == "layer1.0.relu2"
     torch.testing.assert_close(source.knowledge(batch).taps["front"], live.taps["front"], rtol=1e-3, atol=1e-3)
+
+
+def test_a_cache_of_a_map_before_copies_is_another_only_where_they_matter():
+    spec = TapSpec("layer1.bn2", "layer1.bn2", 16)
+    assert "overwritten" not in _tap(spec)
+    assert _tap(replace(spec, overwritten=True)) == {**_tap(spec), "overwritten": True}

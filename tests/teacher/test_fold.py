@@ -126,3 +126,13 @@ def test_a_copy_that_answers_otherwise_is_thrown_away():
     network = lived(Sly())
     assert pairs(network, SHAPE) == [("c", "norm_c")]
     assert fold(network, SHAPE) is None
+
+
+def test_the_copy_is_compared_without_the_roundings_of_tf32(monkeypatch):
+    seen, allowed = [], torch.backends.cudnn.allow_tf32
+    monkeypatch.setattr(
+        "mfkd.teacher.fold.read", lambda *args: seen.append(torch.backends.cudnn.allow_tf32) or read(*args)
+    )
+    assert fold(lived(Branched()), SHAPE) is not None
+    assert seen == [False, False]
+    assert torch.backends.cudnn.allow_tf32 is allowed is True

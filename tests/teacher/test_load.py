@@ -79,15 +79,41 @@ def test_a_pretrained_torchvision_teacher_gets_images_normalised_as_its_weights_
 
     stored = build_model("torchvision/resnet18", num_classes=None).state_dict()
     monkeypatch.setattr(type(ResNet18_Weights.DEFAULT), "get_state_dict", lambda self, **_: stored)
-    half = (0.5,) * 3
-    split = MemorySplit(torch.zeros(2, 3, 32, 32, dtype=torch.uint8), torch.arange(2), torch.arange(2))
-    colour = ImageData("made", ("a", "b"), 3, (32, 32), half, half, 0, False, split, None, split, 2)
-    teacher = load_teacher(TeacherConfig(model="torchvision/resnet18", options={"pretrained": True}), colour)
+    config = TeacherConfig(model="torchvision/resnet18", options={"pretrained": True})
+    teacher = load_teacher(config, colour_images((32, 32)))
     raw = torch.rand(2, 3, 32, 32)
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))  # ImageNet's
     found = teacher.logits((raw - 0.5) / 0.5)
     assert torch.allclose(found, teacher.network((raw - mean) / std), atol=1e-4)
     assert not torch.allclose(found, teacher.network((raw - 0.5) / 0.5), atol=1e-2)
+
+
+def colour_images(size):
+    split = MemorySplit(torch.zeros(2, 3, *size, dtype=torch.uint8), torch.arange(2), torch.arange(2))
+    half = (0.5,) * 3
+    return ImageData("made", ("a", "b"), 3, size, half, half, 0, False, split, None, split, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [("timm/vit_tiny_patch16_224", {"depth": 1}), ("torchvision/vit_b_32", {})]
+)
+def test_a_teacher_from_a_file_that_takes_one_size_alone_gets_it(tmp_path, name, options):
+    torch.save(build_model(name, 2, **options).state_dict(), tmp_path / "t.pth")
+    config = TeacherConfig(model=name, options=options, weights=str(tmp_path / "t.pth"))
+    teacher = load_teacher(config, colour_images((64, 64)))
+    assert teacher.logits(torch.zeros(1, 3, 64, 64)).shape == (1, 2)
+    assert teacher.image_size == 224
+    assert load_teacher(config.model_copy(update={"image_size": 96}), colour_images((64, 64))).image_size == 96
+    assert load_teacher(config, colour_images((224, 224))).image_size is None  # nothing to do
+
+
+@pytest.mark.parametrize(("size", "expected"), [((48, 48), 48), ((32, 32), None), ((48, 64), None)])
+def test_a_teacher_of_ours_gets_the_size_that_it_learnt_with(tmp_path, size, expected):
+    name = "timm/xcit_nano_12_p8_224"  # said to take one size alone, and takes any
+    network = build_model(name, 2)
+    save_student(tmp_path / "t", network, Card(name, ("a", "b"), 3, size, (0.5,) * 3, (0.5,) * 3))
+    config = TeacherConfig(model=name, weights=str(tmp_path / "t"))
+    assert load_teacher(config, colour_images((32, 32))).image_size == expected
 
 
 def test_the_teacher_of_a_file_that_holds_two_networks_is_taken(tmp_path, data):

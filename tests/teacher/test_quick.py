@@ -104,6 +104,19 @@ def test_a_pass_that_would_read_something_else_if_it_ended_early_does_not(path, 
     assert torch.equal(quick(image)[1]["map"], last(network.conv(network.conv(image))))
 
 
+@pytest.mark.parametrize("logits", [True, False])
+def test_a_map_that_is_changed_in_place_later_is_the_same_either_way(logits):
+    torch.manual_seed(0)
+    teacher, image = FrozenTeacher(build_model("torchvision/resnet18", num_classes=3)), torch.randn(2, *SHAPE)
+    specs = [teacher.taps(SHAPE)["layer3.1.bn2"]]
+    expected = teacher(image, specs).taps["layer3.1.bn2"]
+    assert expected.min() < 0
+    teacher.quicken(SHAPE, specs, logits=logits)
+    assert teacher.quick.folded
+    assert teacher.quick.logits == logits  # nothing keeps the pass from ending with the tap
+    torch.testing.assert_close(teacher.maps(image, specs)["layer3.1.bn2"], expected, rtol=1e-4, atol=1e-5)
+
+
 def test_several_teachers_answer_the_fast_way_each(network):
     other = copy.deepcopy(network)
     several = SeveralTeachers([FrozenTeacher(network), FrozenTeacher(other)])

@@ -189,6 +189,23 @@ def test_a_cache_with_more_tensors_serves_who_needs_fewer(tmp_path):
     assert find(tmp_path, fewer) == own
 
 
+def test_an_unfinished_cache_with_more_tensors_is_left_to_its_own_command(folder):
+    fewer = manifest(tensors={"teacher/logits": [4]})
+    with alone(folder):
+        begin(folder, manifest())
+        fill(folder, manifest(), done=units(manifest())[1:])
+    before = content(folder)
+    with pytest.raises(CacheError) as caught:
+        build(folder, fewer)
+    assert str(caught.value) == (
+        f"knowledge cache {folder} is not finished and is to hold a/map, teacher/logits, not teacher/logits alone; "
+        "finish it with the command that began it, or choose another place with cache.folder."
+    )
+    assert content(folder) == before
+    build(folder)
+    build(folder, fewer)  # holds all of it
+
+
 def test_values_that_the_storage_cannot_hold_are_refused(folder):
     big = {"a/map": torch.full((2, 2, 3), 1e6), "teacher/logits": torch.zeros(2, 4)}
     for storage, tensors, text in (

@@ -41,6 +41,9 @@ def test_a_new_head_fits_the_data_and_is_read_back_the_second_time(digits, teach
     assert teacher.count_classes((1, 8, 8)) == 10
     monkeypatch.setattr(module, "_fit", lambda *_: pytest.fail("fitted again"))
     second = FrozenTeacher(build_model("resnet8", num_classes=6, in_channels=1))
+    with pytest.raises(CheckpointError, match=rf"^{path} does not fit this teacher and data; delete it"):
+        tune_head(second, digits, DataConfig(fraction=0.3), path)  # of another backbone, so its features mean nothing
+    second.load_state_dict({**second.state_dict(), **backbone})
     tune_head(second, digits, DataConfig(fraction=0.3), path)
     assert torch.equal(second.network.fc.weight, teacher.network.fc.weight)
     assert torch.equal(second.network.fc.bias, teacher.network.fc.bias)

@@ -371,13 +371,13 @@ def test_the_sums_of_other_processes_go_to_the_first_where_their_number_changes(
     saved = load_checkpoint(job.checkpoint)
     own = saved["state"]["meter"]["sums"]
     saved["others"] = [{name: 3 * value for name, value in own.items()}]
-    first, second = (restored(job, saved, lab.distiller(job), rank, 2) for rank in (0, 1))
+    first, second = (restored(job, saved, lab.distiller(job), rank, 2, 4) for rank in (0, 1))
     assert first.meter.sums == own
     assert second.meter.sums == saved["others"][0]
     assert first.processes == [1, 2]
-    alone = restored(job, saved, lab.distiller(job), 0, 1)
+    alone = restored(job, saved, lab.distiller(job), 0, 1, 4)
     assert alone.meter.sums == {name: 4 * value for name, value in own.items()}
-    parts = [restored(job, saved, lab.distiller(job), rank, 3) for rank in range(3)]
+    parts = [restored(job, saved, lab.distiller(job), rank, 3, 4) for rank in range(3)]
     assert [part.meter.sums["loss"].item() for part in parts] == [pytest.approx(4 * own["loss"].item()), 0, 0]
     save_checkpoint(job.checkpoint, saved)
     monkeypatch.setattr("mfkd.train.snapshot.State", lambda **values: State(**{**values, "processes": [2]}))

@@ -5,6 +5,7 @@ import timm
 import torch
 from torch import nn
 
+from mfkd.distill import Distiller
 from mfkd.errors import ConfigError, UnknownNameError
 from mfkd.models import build_model
 from mfkd.train.finetune import freeze, layer_depths, module_stages, rest
@@ -193,6 +194,27 @@ def test_a_run_leaves_frozen_parts_alone_whatever_is_averaged_or_prepared(lab):
     _, network = lab.train(job)
     end = network.state_dict()
     assert all(torch.equal(end[name], start[name]) == name.startswith(("0.", "1.")) for name in end)
+
+
+@pytest.mark.parametrize("method", ["ab", "fsp"])
+def test_frozen_parts_rest_in_stages_that_train_the_student_too(method):
+    teacher, student = (build_model(name, num_classes=4) for name in ("resnet14", "resnet8"))
+    distiller = Distiller(teacher, student, method, input_shape=SHAPE, epochs=9)
+    distiller.resting = freeze(student, ["stem", "stage1"], SHAPE)
+    start = {name: value.clone() for name, value in student.state_dict().items()}
+    distiller.prepare([(torch.randn(8, *SHAPE), torch.arange(8) % 4)])
+    moved = {name for name, value in student.state_dict().items() if not torch.equal(value, start[name])}
+    assert not [name for name in moved if name.startswith(("conv1", "bn1", "layer1"))]
+    assert "layer2.0.bn1.running_mean" in moved
+
+    distiller = Distiller(teacher, student, "fsp", input_shape=SHAPE, epochs=9)
+    distiller.resting = freeze(student, ["stem", "stage1", "stage2", "stage3"], SHAPE)
+    with pytest.raises(ConfigError) as caught:
+        distiller.prepare([(torch.randn(8, *SHAPE), torch.arange(8) % 4)])
+    assert str(caught.value) == (
+        "fsp prepares parts of the student that are all frozen; freeze fewer of them with train.freeze, or choose "
+        "another method."
+    )
 
 
 def test_groups_go_on_after_an_interruption_as_if_there_was_none(lab, monkeypatch):

@@ -213,3 +213,16 @@ def test_a_step_moves_each_layer_by_its_share():
     made.step()
     assert torch.allclose(before[0] - student[1].weight, torch.full((2, 2), 0.25))
     assert torch.allclose(before[1] - student[2].weight, torch.ones(2, 2))
+
+
+def test_a_first_update_that_the_scaler_skips_leaves_momentum_at_zero():
+    network = nn.Linear(64, 64, bias=False)
+    kept = network.weight.detach().clone()
+    optimizer = build_optimizer(network.parameters(), TrainConfig(precision="fp16", weight_decay=0.0))
+    scaler = torch.amp.GradScaler("cpu")
+    for factor, momentum in ((float("inf"), 0.0), (1.0, 1.0)):
+        network.weight.grad = scaler.scale(torch.full_like(kept, factor))
+        scaler.step(optimizer)
+        scaler.update()
+        assert torch.equal(optimizer.state[network.weight]["momentum_buffer"], torch.full_like(kept, momentum))
+    assert torch.allclose(network.weight, kept - 0.05 * 1.0)

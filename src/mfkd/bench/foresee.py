@@ -70,7 +70,7 @@ def _measured(cell: Cell) -> dict[str, Any]:
     check(plan)
     teacher = stand_in(plan)
     job = plan.student_job(cell.kind, cell.seed)
-    price = price_of(plan, job, build_student(plan, cell.kind, cell.seed, teacher), teacher.network)
+    price = price_of(plan, job, build_student(plan, cell.kind, cell.seed, teacher), teacher)
     wanted = cell.kind == "distilled" and plan.config.cache.views is not None and not has_cache(plan.config)
     cache = _cache(cell, plan) if wanted else {}
     return {**_figures(price.seconds, price.size), "cache": cache}

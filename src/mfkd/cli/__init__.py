@@ -29,7 +29,7 @@ from mfkd.cli import (
     sweep,
 )
 from mfkd.cli.command import Command, Group, examples, prose
-from mfkd.errors import MfkdError
+from mfkd.errors import MfkdError, cut
 
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EIO)
 """What a disk may answer; whatever else the system refuses is a fault of ours and keeps its traceback."""
@@ -103,9 +103,10 @@ def main() -> None:
     except MfkdError as error:
         refuse(error)
     except OSError as error:
-        if error.errno not in DISK:
+        if error.errno not in (*DISK, errno.ENAMETOOLONG):
             raise
-        refuse(MfkdError(f"{error.filename or 'a file'}: {error.strerror}; free space or choose another folder."))
+        advice = "give a shorter name" if error.errno == errno.ENAMETOOLONG else "free space or choose another folder"
+        refuse(MfkdError(f"{cut(str(error.filename or 'a file'))}: {error.strerror}; {advice}."))
 
 
 def refuse(error: MfkdError) -> NoReturn:

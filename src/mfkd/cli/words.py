@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mfkd.errors import ConfigError
+from mfkd.places import is_file
 
 if TYPE_CHECKING:
     from mfkd.config import RunConfig
@@ -37,7 +38,7 @@ def config_from(recipe: str | None, overrides: Iterable[str] | None) -> "RunConf
     from mfkd.config import load_config
 
     words = [word for word in (recipe, *(overrides or ())) if word is not None]
-    recipes = [word for word in words if "=" not in word or Path(word).is_file()]
+    recipes = [word for word in words if "=" not in word or is_file(Path(word))]
     if len(recipes) > 1:
         raise ConfigError(
             f"got {' and '.join(map(repr, recipes))}, expected one recipe; "

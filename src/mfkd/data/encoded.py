@@ -10,7 +10,8 @@ from mfkd.data.decode import decode, measure
 from mfkd.data.readable import Part, listed, readable
 from mfkd.data.sets import SMALL, FileSplit, MemorySplit, Split
 from mfkd.errors import DataError
-from mfkd.pictures import EXTENSIONS
+from mfkd.pictures import images_below
+from mfkd.places import is_dir
 from mfkd.types import UNLABELLED
 
 
@@ -66,9 +67,9 @@ def append_unlabelled(train: Split, folder: Path, first_row: int, config: DataCo
     Returns:
         The larger split, and one line for each image that was left out.
     """
-    if not folder.is_dir():
+    if not is_dir(folder):
         raise DataError(f"data.unlabelled: folder {folder} does not exist; give a folder that holds images.")
-    paths = image_files(folder)
+    paths = images_below(folder)
     if not paths:
         raise DataError(f"data.unlabelled: {folder} holds no image; expected files such as .png or .jpg.")
     found = listed(paths, torch.full((len(paths),), UNLABELLED))
@@ -80,9 +81,3 @@ def append_unlabelled(train: Split, folder: Path, first_row: int, config: DataCo
     channels, height, width = train.images.shape[1:]
     added = decode(sources, channels, (height, width))
     return MemorySplit(torch.cat([train.images, added]), labels, rows), left_out
-
-
-def image_files(folder: Path) -> list[Path]:
-    """Every image file below a folder, sorted; hidden ones are left out."""
-    found = (path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS)
-    return sorted(path for path in found if not path.name.startswith(".") and path.is_file())

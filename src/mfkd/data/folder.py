@@ -5,13 +5,14 @@ from pathlib import Path
 import torch
 
 from mfkd.config import DataConfig
-from mfkd.data.encoded import image_files, make_splits
+from mfkd.data.encoded import make_splits
 from mfkd.data.readable import Part, listed, readable
 from mfkd.data.sets import FileSplit, Source
 from mfkd.data.split import hold_out
 from mfkd.data.stats import IMAGENET
 from mfkd.errors import ConfigError, DataError
-from mfkd.pictures import Encoded
+from mfkd.pictures import Encoded, images_below
+from mfkd.places import is_dir
 
 
 def folder(config: DataConfig) -> Source:
@@ -26,7 +27,7 @@ def folder(config: DataConfig) -> Source:
         ConfigError: `data.test_fraction` where a split exists.
     """
     root = Path(config.name.partition(":")[2]).expanduser()
-    if not root.is_dir():
+    if not is_dir(root):
         raise DataError(f"folder {root} does not exist; give a folder with train/ and val/ or test/.")
     places = {name: root / name for name in ("train", "val", "test") if (root / name).is_dir()}
     if config.test_fraction is not None:
@@ -91,7 +92,7 @@ def _listed(place: Path, classes: tuple[str, ...]) -> Part:
     paths: list[Encoded] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
-        found = image_files(place / name)
+        found = images_below(place / name)
         if not found:
             raise DataError(f"{place / name} holds no image; fill the class or remove its folder from every split.")
         paths += found

@@ -14,7 +14,7 @@ from mfkd.config import DataConfig
 from mfkd.data.decode import in_runs
 from mfkd.data.remember import FOLDER, remembered
 from mfkd.errors import DataError
-from mfkd.pictures import Encoded, read_image
+from mfkd.pictures import Encoded, UnreachedError, read_image
 
 
 class Part(NamedTuple):
@@ -51,6 +51,7 @@ def readable(
 
     Raises:
         DataError: a class without an image to train on, or an empty split.
+        UnreachedError: an image that disk or memory keeps from being looked at.
     """
     if config.unreadable == "error":
         return dict(parts), ()
@@ -81,6 +82,8 @@ def _broken(sources: Sequence[Encoded], place: Path, name: str) -> dict[int, str
             source = sources[number]
             try:
                 read_image(source, 3, f"{name} row {number}" if isinstance(source, bytes) else "")
+            except UnreachedError:  # to leave it out would be remembered, and processes might differ in it
+                raise
             except DataError as error:
                 found.append((number, str(error).removesuffix("; repair or remove it.")))
         return found

@@ -18,8 +18,9 @@ from mfkd.data import stats
 from mfkd.data.encoded import make_splits
 from mfkd.data.readable import listed, readable
 from mfkd.data.sets import FileSplit, Source
-from mfkd.errors import ConfigError, DataError
+from mfkd.errors import ConfigError, DataError, cut
 from mfkd.pictures import Encoded
+from mfkd.places import is_dir, is_file
 
 _SPLITS = {"train": "train", "test": "test", "validation": "val", "valid": "val", "val": "val"}
 
@@ -91,10 +92,12 @@ def hugging_face(config: DataConfig) -> Source:
     except ModuleNotFoundError:
         raise ConfigError(f"data.name={config.name} needs the package datasets; run `pip install mfkd[hf]`.") from None
     try:
-        saved = (Path(place) / "dataset_dict.json").is_file()
+        saved = is_file(Path(place) / "dataset_dict.json")
         found = datasets.load_from_disk(place) if saved else datasets.load_dataset(place)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise DataError(f"data set {place} cannot be loaded ({' '.join(str(error).split())}).") from None
+    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+        # The library says "an error occurred", and its cause which one.
+        told = ": ".join(" ".join(str(one).split()) for one in (error, error.__cause__) if one is not None)
+        raise DataError(f"data set {place} cannot be loaded ({cut(told)}).") from None
     splits = {_SPLITS[name]: part for name, part in found.items() if name in _SPLITS}
     _check_splits(splits, place)
     features = {name: _plain(feature) for name, feature in splits["train"].features.items()}
@@ -210,7 +213,7 @@ def _images(values: list[Any], split: str, columns: Columns, place: str, local: 
     """`local`: paths lie beside the table; those of the hub's library lie in its own cache."""
     images: list[Encoded] = []
     root = Path(place).expanduser()
-    folder = root if root.is_dir() else root.parent
+    folder = root if is_dir(root) else root.parent
     for row, value in enumerate(values):
         encoded, path = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
         if isinstance(encoded, bytes):
@@ -232,12 +235,12 @@ def _images(values: list[Any], split: str, columns: Columns, place: str, local: 
 
 def _find(place: str) -> list[Path]:
     root = Path(place).expanduser()
-    if root.is_dir():
+    if is_dir(root):
         found = sorted(root.rglob("*.parquet"))
-    elif root.is_file():
+    elif is_file(root):
         found = [root]
     else:
-        found = sorted(root.parent.glob(root.name)) if root.parent.is_dir() else []
+        found = sorted(root.parent.glob(root.name)) if is_dir(root.parent) else []
     if not found:
         raise DataError(f"no parquet file at {place}; give a folder with train-*.parquet and test-*.parquet.")
     return found

@@ -11,7 +11,7 @@ def standardise(logits: Tensor, eps: float = 1e-7) -> Tensor:
     """Logits minus their mean, over their deviation, both over the classes of an image.
 
     Args:
-        logits: (B, K) with K of 2 or more.
+        logits: (B, K) with K of 3 or more; of two nothing but the order is left, and no gradient.
         eps: added to the deviation, as published.
 
     Returns:

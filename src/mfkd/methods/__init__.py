@@ -140,7 +140,8 @@ class Spec:
     def temperature(self) -> float:
         """That of the first method on the teacher's logits, else 4; several teachers are averaged at it."""
         known = known_methods()
-        on_logits = [config for name, config in self.configs.items() if known[name].needs.logits]
+        on_logits: list[Any] = [config for name, config in self.configs.items() if known[name].needs.logits]
+        on_logits += [method.config for method in self.built.values() if method.needs.logits]
         found = [getattr(config, "temperature", None) for config in on_logits]
         return next((value for value in found if isinstance(value, float)), 4.0)
 

@@ -18,7 +18,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from mfkd import seeding
-from mfkd.errors import ShapeError
+from mfkd.errors import ShapeError, TrainingError
 from mfkd.functional.precision import full_taps, no_autocast
 from mfkd.methods.base import Context, Method, Preparation
 from mfkd.methods.lookup import map_shapes
@@ -126,7 +126,13 @@ class AB(Method):
         return self.connectors.ready
 
     def forward(self, student: Outputs, teacher: Knowledge, batch: Batch) -> dict[str, Tensor]:  # noqa: ARG002
-        """No terms: the student trains on as it would alone, or by the other methods beside this one."""
+        """No terms: the student trains on as it would alone, or by the other methods beside this one.
+
+        Raises:
+            TrainingError: the initial stage was not run.
+        """
+        if not self.connectors.ready:
+            raise TrainingError("ab works in its initial stage, which was not run; call distiller.prepare(loader).")
         return {}
 
     def preparation(self) -> Preparation | None:

@@ -76,7 +76,8 @@ class Preparation:
             keeps from one update to the next lies in parameters and buffers, so that an interrupted stage goes on.
         finish: called once after the last step.
         parameters: what the stage trains, besides the student.
-        lr: peak learning rate of the stage's SGD (momentum 0.9, weight decay 5e-4, one-cycle).
+        lr: peak learning rate of the stage's SGD (weight decay 5e-4, one-cycle, in which the momentum goes from 0.95 to
+            0.85 and back; a constant rate with momentum 0.9 where the number of updates is not known, or 1).
         trains_student: run the student with gradients and train it too. The stage then takes the
             place of the first epochs of the run, so that it counts in the budget.
         logits: True if the teacher's logits are wanted although the method itself does not need them.

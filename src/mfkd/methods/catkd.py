@@ -17,7 +17,8 @@ from mfkd.errors import ConfigError, ShapeError
 from mfkd.methods.base import Context, Method, MethodConfig
 from mfkd.methods.logits import require_logits
 from mfkd.methods.lookup import map_shapes
-from mfkd.types import Batch, Knowledge, Needs, Outputs, TapSpec
+from mfkd.methods.pooled import POOLED, averaged
+from mfkd.types import Batch, Knowledge, Needs, Outputs, Taps, TapSpec
 
 
 def class_maps(maps: Tensor, weight: Tensor) -> Tensor:
@@ -88,16 +89,25 @@ class CATKD(Method):
         super().__init__()
         require_logits("catkd", context)
         self.config: CATKDConfig = config
-        self.needs = Needs(student=(config.student_tap,), teacher=(config.teacher_tap,))
-        map_shapes("student", context.student, self.needs.student)
-        map_shapes("teacher", context.teacher, self.needs.teacher)
+        self.needs = Needs(student=(config.student_tap, POOLED), teacher=(config.teacher_tap, POOLED))
+        map_shapes("student", context.student, [config.student_tap])
+        map_shapes("teacher", context.teacher, [config.teacher_tap])
         student = _linear("student", context.student_classifier(), context.student[config.student_tap])
         teacher = _linear("teacher", context.teacher_classifier(), context.teacher[config.teacher_tap])
         # In a tuple they are no submodules: the student's own classifier is trained, but not twice.
         self._classifiers = student, teacher
+        self.checked = False
 
     def forward(self, student: Outputs, teacher: Knowledge, batch: Batch) -> dict[str, Tensor]:  # noqa: ARG002
-        """The term `catkd`."""
+        """The term `catkd`.
+
+        Raises:
+            ConfigError: a classifier that gets something else than the average of the map.
+        """
+        if not self.checked:  # once, since it waits for the device
+            _check("student", self.config.student_tap, student.taps)
+            _check("teacher", self.config.teacher_tap, teacher.taps)
+            self.checked = True
         taps = student.taps[self.config.student_tap], teacher.taps[self.config.teacher_tap]
         own, theirs = (
             class_maps(maps, classifier.weight.to(maps.dtype))
@@ -119,3 +129,11 @@ def _linear(side: str, classifier: nn.Module | None, tap: TapSpec) -> nn.Linear:
             "or leave catkd out for this pair."
         )
     return classifier
+
+
+def _check(side: str, tap: str, taps: Taps) -> None:
+    if not averaged(taps[tap], taps[POOLED], trained=side == "student"):
+        raise ConfigError(
+            f"catkd needs a {side} whose classifier gets the average of {tap!r}, but this one gets something else; "
+            f"name its last map as {side}_tap, or leave catkd out for this pair."
+        )

@@ -92,6 +92,7 @@ class CTKD(Method):
     def __init__(self, config: CTKDConfig, context: Context) -> None:
         super().__init__()
         require_logits("ctkd", context)
+        config.check("ctkd", context)
         self.config: CTKDConfig = config
         if config.instance:
             width = context.num_classes

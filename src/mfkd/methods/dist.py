@@ -81,6 +81,7 @@ class DIST(Method):
     def __init__(self, config: DISTConfig, context: Context) -> None:
         super().__init__()
         require_logits("dist", context)
+        config.check("dist", context)
         self.config: DISTConfig = config
 
     def forward(self, student: Outputs, teacher: Knowledge, batch: Batch) -> dict[str, Tensor]:  # noqa: ARG002

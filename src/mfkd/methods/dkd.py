@@ -101,6 +101,7 @@ class DKD(Method):
     def __init__(self, config: DKDConfig, context: Context) -> None:
         super().__init__()
         require_logits("dkd", context)
+        config.check("dkd", context)
         self.config: DKDConfig = config
 
     def forward(self, student: Outputs, teacher: Knowledge, batch: Batch) -> dict[str, Tensor]:

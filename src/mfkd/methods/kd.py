@@ -50,6 +50,7 @@ class KD(Method):
     def __init__(self, config: KDConfig, context: Context) -> None:
         super().__init__()
         require_logits("kd", context)
+        config.check("kd", context)
         self.config: KDConfig = config
 
     def forward(self, student: Outputs, teacher: Knowledge, batch: Batch) -> dict[str, Tensor]:  # noqa: ARG002

@@ -16,6 +16,18 @@ class LogitConfig(MethodConfig):
         False, description="standardise both networks' logits first (Sun et al., CVPR 2024: with kd.temperature=2)"
     )
 
+    def check(self, name: str, context: Context) -> None:
+        """Refuse to standardise the logits of fewer than 3 classes.
+
+        Raises:
+            ConfigError: `logit_std` is on, and there are no more.
+        """
+        if self.logit_std and context.num_classes < 3:
+            raise ConfigError(
+                f"{name}.logit_std needs 3 or more classes, got {context.num_classes}: two standardised logits are "
+                "always 0.71 and -0.71, from which nothing is learnt; leave logit_std off."
+            )
+
     def scaled(self, logits: Tensor) -> Tensor:
         """The logits (B, K) that the method compares."""
         return standardise(logits) if self.logit_std else logits

@@ -104,6 +104,7 @@ class MLLD(Method):
     def __init__(self, config: MLLDConfig, context: Context) -> None:
         super().__init__()
         require_logits("mlld", context)
+        config.check("mlld", context)
         self.config: MLLDConfig = config
 
     def forward(self, student: Outputs, teacher: Knowledge, batch: Batch) -> dict[str, Tensor]:  # noqa: ARG002

@@ -16,12 +16,10 @@ from mfkd.errors import ConfigError, ShapeError
 from mfkd.methods.base import Context, Method, MethodConfig
 from mfkd.methods.logits import require_logits
 from mfkd.methods.lookup import map_shapes
+from mfkd.methods.pooled import POOLED, averaged
 from mfkd.methods.projected import Projected, Projection, build_projector
 from mfkd.nn.align import shrink
 from mfkd.types import Batch, Knowledge, Needs, Outputs
-
-POOLED = "penultimate"
-SAME = 0.05  # of the largest value: room for networks in bf16
 
 
 def simkd_loss(student: Tensor, teacher: Tensor) -> Tensor:
@@ -113,8 +111,7 @@ class SimKD(Method):
         return Projected(student, self.projection, self.projector, self.reused[0])
 
     def _check(self, maps: Tensor, pooled: Tensor) -> None:
-        gap = (maps.mean((2, 3)) - pooled).abs().max()
-        if gap > SAME * pooled.abs().max():
+        if not averaged(maps, pooled):
             raise ConfigError(
                 f"simkd reuses the teacher's classifier on its averaged map {self.config.teacher_tap}, but this "
                 "classifier gets something else; name another teacher_tap, or use another method."

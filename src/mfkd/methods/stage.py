@@ -9,6 +9,7 @@ import torch
 from pydantic import Field, TypeAdapter
 from torch import Tensor, nn
 
+from mfkd.errors import ConfigError
 from mfkd.methods.base import Preparation
 from mfkd.nn.restore import restore_optimizer
 
@@ -88,7 +89,7 @@ class Course:
         parameters = [*stage.parameters, *(student if stage.trains_student else ())]
         if parameters:
             self.optimizer = torch.optim.SGD(parameters, lr=stage.lr, momentum=0.9, weight_decay=5e-4)
-            if total > 1:
+            if total > 1:  # it moves the momentum as well, from 0.95 down to 0.85 and back
                 self.schedule = torch.optim.lr_scheduler.OneCycleLR(self.optimizer, max_lr=stage.lr, total_steps=total)
         if not self.pending:
             self.point = replace(self.point, stage=name, done=0, total=total, scheduled=0)
@@ -98,7 +99,16 @@ class Course:
         self.pending = False
 
     def update(self, loss: Tensor | None) -> None:
-        """One update of the stage; None is a loss that trains nothing."""
+        """One update of the stage; None is a loss that trains nothing.
+
+        Raises:
+            ConfigError: a loss that depends on nothing that learns.
+        """
+        if loss is not None and not loss.requires_grad:
+            raise ConfigError(
+                f"{self.point.stage} prepares parts of the student that are all frozen; freeze fewer of them with "
+                "train.freeze, or choose another method."
+            )
         moved = self.optimizer is not None and loss is not None
         if self.optimizer is not None and loss is not None:
             self.optimizer.zero_grad()

@@ -75,8 +75,9 @@ class TFKD(Method):
     needs = Needs(labels=True)
     needs_teacher = False
 
-    def __init__(self, config: TFKDConfig, context: Context) -> None:  # noqa: ARG002
+    def __init__(self, config: TFKDConfig, context: Context) -> None:
         super().__init__()
+        config.check("tfkd", context)
         self.config: TFKDConfig = config
 
     def forward(self, student: Outputs, teacher: Knowledge, batch: Batch) -> dict[str, Tensor]:  # noqa: ARG002

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from torch import nn
@@ -26,7 +27,6 @@ class EvalConfig:
         image_size: height and width in px.
         crop: share of the shorter side that evaluation keeps.
         interpolation: "bilinear", "bicubic" and so on.
-        fixed: the network takes no other size.
     """
 
     mean: tuple[float, ...]
@@ -34,7 +34,6 @@ class EvalConfig:
     image_size: int
     crop: float
     interpolation: str
-    fixed: bool
 
 
 def data_config(model: nn.Module) -> EvalConfig | None:
@@ -53,8 +52,22 @@ def data_config(model: nn.Module) -> EvalConfig | None:
     built = getattr(getattr(model, "patch_embed", None), "img_size", None)
     size = built if isinstance(built, tuple) else found["input_size"][1:]
     mean, std = tuple(found["mean"]), tuple(found["std"])
-    fixed = bool(told.get("fixed_input_size", False))
-    return EvalConfig(mean, std, int(size[0]), float(found["crop_pct"]), found["interpolation"], fixed)
+    return EvalConfig(mean, std, int(size[0]), float(found["crop_pct"]), found["interpolation"])
+
+
+def fixed_size(model: nn.Module) -> int | None:
+    """Height and width in px of a network of timm or torchvision that takes no other images; None for all else.
+
+    Whatever its weights are. A network that was built for images that are not square tells nothing.
+    """
+    told = getattr(model, "pretrained_cfg", None)
+    patches = getattr(model, "patch_embed", None)
+    loose = getattr(patches, "strict_img_size", True) is False  # timm's option dynamic_img_size
+    if not isinstance(told, Mapping) or not told.get("fixed_input_size") or loose:
+        return None
+    built = getattr(patches, "img_size", None)
+    height, width = built if isinstance(built, tuple) else told["input_size"][1:]
+    return int(height) if height == width else None
 
 
 def layer_groups(model: nn.Module) -> dict[str, int] | None:
@@ -192,19 +205,24 @@ def _torchvision(short: str, num_classes: int | None, in_channels: int, options:
     auxiliary = options.get("aux_logits", False)
     if pretrained and not auxiliary:
         options.pop("aux_logits", None)  # torchvision refuses to build without what the file holds
-    model: nn.Module = _call(models.get_model, short, options, sys.modules[builder.__module__], "torchvision")
+    home = sys.modules[builder.__module__]
+    model: nn.Module = _call(models.get_model, short, options, home, "torchvision")
+    _check_taken(model, short, options, home)
     if not auxiliary:
         _drop_auxiliary_heads(model)
     # GoogLeNet and Inception can shift their input themselves; a reloaded student would not know of it.
     shifts = bool(vars(model).get("transform_input", False))
     if shifts:
         vars(model)["transform_input"] = False
+    told: dict[str, Any] = {}  # under timm's names
+    if short == "maxvit_t" or short.startswith("vit_"):
+        side = options.get("image_size", 224)
+        told = {"input_size": (3, *options.get("input_size", (side, side))), "fixed_input_size": True}
     if pretrained:
         trained_on = models.get_model_weights(short).verify(options["weights"]).transforms()
-        # Under timm's name for it.
         mean, std = ((0.5,) * 3,) * 2 if shifts else (tuple(trained_on.mean), tuple(trained_on.std))
         (size,), (side,) = trained_on.crop_size, trained_on.resize_size
-        vars(model)["pretrained_cfg"] = {
+        told |= {
             "mean": mean,
             "std": std,
             "input_size": (3, size, size),
@@ -214,7 +232,20 @@ def _torchvision(short: str, num_classes: int | None, in_channels: int, options:
         }
         if num_classes is not None:
             _replace_head(model, num_classes)
+    if told:
+        vars(model)["pretrained_cfg"] = told
     return model
+
+
+def _check_taken(model: nn.Module, short: str, options: Mapping[str, Any], home: ModuleType) -> None:
+    """Refuse what some of torchvision's networks leave out without a word: they take any keyword."""
+    own = inspect.signature(type(model)).parameters
+    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in own.values()):
+        makers = [maker for _, maker in inspect.getmembers(home, inspect.isfunction)]
+        known = {name for maker in makers for name in inspect.signature(maker).parameters} | set(own)
+        for name in sorted(options.keys() - known):
+            accepted = ", ".join(sorted({"pretrained", *own} - {"kwargs"}))
+            raise ConfigError(f"torchvision/{short} has no option {name!r}; accepted: {accepted}.")
 
 
 def _drop_auxiliary_heads(model: Any) -> None:
@@ -231,7 +262,7 @@ def _replace_head(model: nn.Module, num_classes: int) -> None:
     path = classifier_path(model)
     old = model.get_submodule(path)
     if isinstance(old, nn.Linear) and old.out_features != num_classes:
-        model.set_submodule(path, nn.Linear(old.in_features, num_classes))
+        model.set_submodule(path, nn.Linear(old.in_features, num_classes, bias=old.bias is not None))
     elif isinstance(old, nn.Conv2d) and old.out_channels != num_classes:  # SqueezeNet ends in a 1 x 1 convolution
         model.set_submodule(path, nn.Conv2d(old.in_channels, num_classes, 1))
 

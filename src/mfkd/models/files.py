@@ -19,6 +19,7 @@ from torch import Tensor
 from mfkd.errors import CheckpointError
 from mfkd.files import write_atomic
 from mfkd.models.heads import strip_prefixes
+from mfkd.places import is_dir, is_file
 
 State = dict[str, Tensor]
 Part = Literal["student", "teacher"]
@@ -122,11 +123,11 @@ def _ordered(content: bytes) -> bytes:
 
 
 def _check_there(path: Path) -> None:
-    if path.is_dir():
+    if is_dir(path):
         inside = sorted(file.name for file in path.iterdir() if file.suffix in _ENDINGS)
         hint = f", such as {inside[0]}" if inside else ""
         raise CheckpointError(f"weights {path} is a folder; name a file in it{hint}.")
-    if not path.is_file():
+    if not is_file(path):
         raise CheckpointError(f"weights file {path} does not exist; check the path.")
     if path.stat().st_size == 0:
         raise CheckpointError(f"weights file {path} is empty; fetch it again.")

@@ -1,12 +1,13 @@
 """Puts weights files into networks, completely or not at all."""
 
+from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from torch import nn
+from torch import Tensor, nn
 
-from mfkd.errors import CheckpointError
+from mfkd.errors import CheckpointError, cut
 from mfkd.models.files import COUNTER, Part, State, read_metadata, read_weights, save_weights
 from mfkd.models.finite import first_unsound, soundness
 from mfkd.models.heads import classifier_path, head_classes, head_prefixes, strip_prefixes
@@ -113,9 +114,23 @@ def fill(
     broken = first_unsound(soundness(state, {name for name, key in keys.items() if key in parameters}))
     if broken is not None:
         raise CheckpointError(f"{who} weights {path}: {broken} holds NaN or infinite values; use an intact file.")
-    model.load_state_dict({keys[name]: tensor for name, tensor in state.items()}, strict=False)
+    _put(model, {keys[name]: tensor for name, tensor in state.items()}, f"{who} weights {path}")
     taken = {keys[name] for name in state}
     return LoadReport(metadata, len(taken), tuple(key for key in own if key not in taken))
+
+
+def _put(model: nn.Module, state: State, what: str) -> None:
+    """Hand the network its entries; `what` is only named in errors."""
+    entries: OrderedDict[str, Tensor] = OrderedDict(state)
+    # Names and shapes are the network's own by now, and so are the versions of its modules; MNASNet insists on them.
+    vars(entries)["_metadata"] = getattr(model.state_dict(), "_metadata", {})
+    try:
+        model.load_state_dict(entries, strict=False)
+    except Exception as error:  # a network may have its own way of loading, and raise anything there
+        raise CheckpointError(
+            f"{what} cannot be loaded into {type(model).__name__} ({type(error).__name__}: "
+            f"{cut(' '.join(str(error).split()))}); name the network that they were made with."
+        ) from error
 
 
 def _listed(what: str, names: list[str]) -> str:

@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 from torch import nn
 
-from mfkd.errors import ShapeError, UnknownNameError
+from mfkd.errors import ConfigError, ShapeError, UnknownNameError
 from mfkd.taps.discover import Found, discover
 from mfkd.taps.own import own_maps
-from mfkd.taps.probe import InputShape, probe
+from mfkd.taps.probe import InputShape, mark, probe
 from mfkd.taps.record import record
 from mfkd.types import TapSpec
 
@@ -32,6 +32,8 @@ def find_taps(model: nn.Module, input_shape: InputShape) -> dict[str, TapSpec]:
 
     For n stages these are the first, stage floor(n / 2) + 1 and the last. A network tells its taps in
     `tap_points`; one of timm by its own intermediate maps (`taps.own`); any other is recorded (`taps.discover`).
+    A map that a later operation changes in place is read before it where the network declares the tap; one that was
+    found is read as it stands at the end, which is what the next layers got: DenseNet's last map after its ReLU.
 
     Args:
         model: any network that maps (B, C, H, W) to logits (B, K).
@@ -90,6 +92,8 @@ def resolve(
 ) -> dict[str, TapSpec]:
     """Measured taps for names, each a known tap or the path of a module whose output is then read.
 
+    What a module gave is read as it gave it, also where a later operation changes it in place.
+
     Args:
         model: the network.
         input_shape: (C, H, W) of its images.
@@ -128,15 +132,21 @@ def _raw(model: nn.Module, input_shape: InputShape, paths: Iterable[str]) -> dic
                 "name another module."
             )
         specs.append(spec)
-    return probe(model, input_shape, specs)
+    return mark(model, input_shape, probe(model, input_shape, specs))
 
 
 def _find(model: nn.Module, input_shape: InputShape) -> list[Found]:
-    declared = getattr(model, "tap_points", None)
-    if declared:
-        found = [Found(spec, "declared by the network") for spec in declared]
+    if hasattr(model, "_orig_mod") or getattr(model, "_compiled_call_impl", None) is not None:
+        raise ConfigError(
+            f"{type(getattr(model, '_orig_mod', model)).__name__} is compiled, and feature maps are read within it; "
+            "give the network itself, and compile the Distiller."
+        )
+    points = getattr(model, "tap_points", None)
+    if points:
+        found = [Found(spec, "declared by the network") for spec in points]
     else:
-        found = discover(*record(model, input_shape), own_maps(model, input_shape))
+        head = getattr(model, "classifier_path", None)
+        found = discover(*record(model, input_shape), own_maps(model, input_shape), head)
     stages = [spec for spec, _ in found if spec.name.removeprefix("stage").isdigit()]
     if not stages:
         raise ShapeError(
@@ -150,4 +160,6 @@ def _find(model: nn.Module, input_shape: InputShape) -> list[Found]:
     ]
     found += aliases
     measured = probe(model, input_shape, (spec for spec, _ in found))
+    if points:
+        measured = mark(model, input_shape, measured)
     return [Found(measured[spec.name], reason) for spec, reason in found]

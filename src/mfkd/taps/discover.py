@@ -24,19 +24,22 @@ class Found(NamedTuple):
     reason: str
 
 
-def discover(visits: Sequence[Visit], num_classes: int, own: Sequence[Own] = ()) -> list[Found]:
-    """Stages `stage1..N` in the order of the network, and `penultimate` where the head is linear.
+def discover(
+    visits: Sequence[Visit], num_classes: int, own: Sequence[Own] = (), classifier: str | None = None
+) -> list[Found]:
+    """Stages `stage1..N` in the order of the network, and `penultimate` where the head gets a vector.
 
     Args:
         visits: from `record`.
         num_classes: K of its logits.
         own: maps that the network calls its own, which then are the only ones to choose from.
+        classifier: path of the head, where the network declares it; else it is its last linear layer of K outputs.
     """
     stages = _own_stages(own) or _token_stages(visits) or _map_stages(visits, num_classes)
     named = [
         Found(replace(found.spec, name=f"stage{number}"), found.reason) for number, found in enumerate(stages, start=1)
     ]
-    return [*named, *_penultimate(visits, num_classes)]
+    return [*named, *_penultimate(visits, num_classes, classifier)]
 
 
 def choose(sizes: Sequence[tuple[int, int]]) -> list[tuple[int, str]]:
@@ -86,9 +89,10 @@ def _ends(rows: Sequence[Sequence[TapSpec]]) -> list[Found]:
     ]
 
 
-def _penultimate(visits: Sequence[Visit], num_classes: int) -> list[Found]:
+def _penultimate(visits: Sequence[Visit], num_classes: int, classifier: str | None) -> list[Found]:
     for visit in reversed(visits):
-        if isinstance(visit.module, nn.Linear) and len(visit.gave) == 2 and visit.gave[1] == num_classes:
+        head = isinstance(visit.module, nn.Linear) and visit.gave[1:] == (num_classes,)
+        if len(visit.got) == 2 and (head if classifier is None else visit.path == classifier):
             spec = TapSpec("penultimate", visit.path, visit.got[1], side="input", layout="vector")
             return [Found(spec, "input of the classifier")]
     return []

@@ -1,15 +1,16 @@
 """One dry run of a network on a zero image, and what it tells about the taps."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mfkd.errors import ShapeError
-from mfkd.taps.reader import read
+from mfkd.taps.reader import TapReader, read
 from mfkd.types import TapSpec
 
 InputShape = tuple[int, int, int]
@@ -38,6 +39,36 @@ def probe(model: nn.Module, input_shape: InputShape, specs: Iterable[TapSpec]) -
     return {spec.name: _measured(spec, tuple(taps[spec.name].shape[1:]), input_shape) for spec in specs}
 
 
+def mark(model: nn.Module, input_shape: InputShape, specs: Mapping[str, TapSpec]) -> dict[str, TapSpec]:
+    """The specs, `overwritten` wherever the network changes the tap in place later in the pass.
+
+    As ResNets of torchvision and timm do to what a BatchNorm gives: they add the shortcut to it and let the ReLU work
+    in place. What is read at such a tap is then a copy.
+    """
+    reader = TapReader(model, specs.values())
+    reader.raw = noted = _Versions()
+    with dry_run(model, input_shape) as image, reader:
+        model(image)
+    changed = {name for name, then in noted.then.items() if _version(noted[name]) != then}
+    return {key: replace(spec, overwritten=spec.overwritten or spec.name in changed) for key, spec in specs.items()}
+
+
+class _Versions(dict[str, Any]):
+    """Holds what the hooks read, and how often each tensor had been changed in place by then."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.then: dict[str, int] = {}
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        super().__setitem__(name, value)
+        self.then[name] = _version(value)
+
+
+def _version(value: Any) -> int:
+    return value._version if isinstance(value, Tensor) else 0
+
+
 @contextmanager
 def dry_run(model: nn.Module, input_shape: InputShape) -> Iterator[Tensor]:
     """A block in eval mode without gradients, with a zero image (1, C, H, W); everything is restored after it.
@@ -51,7 +82,8 @@ def dry_run(model: nn.Module, input_shape: InputShape) -> Iterator[Tensor]:
         # The flags themselves, since a network may override train().
         for module, _ in modes:
             module.training = False
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        # Tensors of inference mode have no version that `mark` could look at.
+        with torch.inference_mode(False), torch.no_grad(), torch.random.fork_rng(devices=[]):
             yield torch.zeros(1, *input_shape, device=like.device, dtype=like.dtype)
     except (RuntimeError, AssertionError) as error:  # transformers assert the size of the image
         if type(error) not in (RuntimeError, AssertionError):  # such as too little memory
@@ -59,7 +91,7 @@ def dry_run(model: nn.Module, input_shape: InputShape) -> Iterator[Tensor]:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
         raise ShapeError(
             f"{type(model).__name__} cannot take an image of shape {input_shape} ({reason}); "
-            "give images that it takes, or name another network."
+            "give images that it takes (a teacher's: teacher.image_size), or name another network."
         ) from error
     finally:
         for module, training in modes:

@@ -205,14 +205,19 @@ def _hook(module: nn.Module, spec: TapSpec, raw: dict[str, Any]) -> RemovableHan
     if spec.side == "input":
 
         def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            raw[spec.name] = pick((*args, *kwargs.values()), spec.item)
+            raw[spec.name] = _kept((*args, *kwargs.values()), spec)
 
         return module.register_forward_pre_hook(before, with_kwargs=True)
 
     def after(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
-        raw[spec.name] = pick(output, spec.item)
+        raw[spec.name] = _kept(output, spec)
 
     return module.register_forward_hook(after)
+
+
+def _kept(value: Any, spec: TapSpec) -> Any:
+    found = pick(value, spec.item)
+    return found.clone() if spec.overwritten and isinstance(found, Tensor) else found
 
 
 def tensors(value: Any) -> list[Tensor]:

@@ -55,8 +55,8 @@ def fields(
             "split_seed": config.data.split_seed,
             "unlabelled": config.data.unlabelled,
             "images": len(train),
-            "rows": _hashed([train.rows]),
-            "labels": _hashed([train.labels]),
+            "rows": hashed([train.rows]),
+            "labels": hashed([train.labels]),
             "pixels": _pixels(train),
         },
         "preprocessing": {
@@ -85,7 +85,7 @@ def teacher_fields(config: RunConfig, teacher: FrozenTeacher) -> dict[str, Any]:
         "options": [{name: value for name, value in one.options.items() if name != "pretrained"} for one in configs],
         "code": [sha256(file) for one in configs for file in local_files(one.model)],
         "image_size": [member.image_size for member in members],
-        "weights": _hashed(t for part in (teacher.named_parameters(), teacher.named_buffers()) for _, t in part),
+        "weights": hashed(t for part in (teacher.named_parameters(), teacher.named_buffers()) for _, t in part),
     }
     if isinstance(teacher, SeveralTeachers):
         found["mean"] = [teacher.network.weights, teacher.network.temperature]
@@ -104,7 +104,7 @@ def _origin(name: str, source: LiveSource) -> dict[str, Any]:
     return {
         "taps": [_tap(specs[tap]) for method in makers for tap in method.needs.teacher],
         "options": [options_of_knowledge(method) for method in makers],
-        "weights": _hashed(value for method in makers for value in once_state(method).values()),
+        "weights": hashed(value for method in makers for value in once_state(method).values()),
     }
 
 
@@ -119,13 +119,15 @@ def options_of_knowledge(method: Method) -> dict[str, Any]:
 
 def _tap(spec: TapSpec) -> dict[str, Any]:
     values = asdict(spec)
-    return {name: values[name] for name in ("path", "side", "activated", "layout", "prefix_tokens", "grid")}
+    names = ("path", "side", "activated", "layout", "prefix_tokens", "grid")
+    # Named only where it is so, since it alone changes what was read before there were copies.
+    return {name: values[name] for name in (*names, *(("overwritten",) if spec.overwritten else ()))}
 
 
 def _pixels(split: Split) -> str:
     """Of images in memory all; of files the sizes, and the content of a few spread over the set."""
     if isinstance(split, MemorySplit):
-        return _hashed([split.images])
+        return hashed([split.images])
     digest = hashlib.sha256()
     step = max(1, len(split) // SAMPLED)
     for number, source in enumerate(split.paths):
@@ -136,7 +138,7 @@ def _pixels(split: Split) -> str:
     return digest.hexdigest()[:16]
 
 
-def _hashed(tensors: Iterable[Tensor]) -> str:
+def hashed(tensors: Iterable[Tensor]) -> str:
     """Sixteen hex digits over shapes, dtypes and values."""
     digest = hashlib.sha256()
     for tensor in tensors:

@@ -10,7 +10,7 @@ from mfkd.config import TeacherConfig
 from mfkd.data import ImageData
 from mfkd.errors import CheckpointError, ConfigError
 from mfkd.models import build_model
-from mfkd.models.adapters import data_config
+from mfkd.models.adapters import data_config, fixed_size
 from mfkd.models.weights import fill, head_classes, read_for, read_metadata
 from mfkd.teacher.frozen import FrozenTeacher
 
@@ -41,7 +41,7 @@ def load_teacher(config: TeacherConfig, data: ImageData) -> FrozenTeacher:
         own = data_config(network)
         if own is not None:
             mean, std = mean or own.mean, std or own.std
-            size = size or (own.image_size if own.fixed else None)
+        size = size or fixed_size(network)
     else:
         path = Path(config.weights).expanduser()
         card = _card(path)
@@ -58,6 +58,7 @@ def load_teacher(config: TeacherConfig, data: ImageData) -> FrozenTeacher:
         # A tuned head is fitted anew, so the file needs none.
         head: Literal["keep", "reset"] = "reset" if config.head == "tune" and found is None else "keep"
         fill(network, state, metadata, path, head=head, who="teacher")
+        size = size or _only_size(network, card, data)
     return FrozenTeacher(
         network,
         data_mean=data.mean,
@@ -74,6 +75,7 @@ class _Card(BaseModel):
     classes: tuple[str, ...] | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    size: tuple[int, int] | None = None
 
 
 def _card(path: Path) -> _Card:
@@ -82,6 +84,14 @@ def _card(path: Path) -> _Card:
         return _Card.model_validate_json(read_metadata(path).get("mfkd", "{}"))
     except ValidationError:
         raise CheckpointError(f"teacher weights {path}: their description cannot be read; export them again.") from None
+
+
+def _only_size(network: nn.Module, card: _Card, data: ImageData) -> int | None:
+    """Height and width that a network from a file takes alone, where the data have others."""
+    own = fixed_size(network)
+    if own is not None and card.size is not None:  # some that are said to take one size learn with any
+        own = card.size[0] if card.size[0] == card.size[1] else None
+    return None if own is None or (own, own) == data.size else own
 
 
 def _check_pretrained(config: TeacherConfig, network: nn.Module) -> None:

@@ -59,7 +59,7 @@ class Quick:
 def _stops(network: nn.Module, input_shape: InputShape, specs: Sequence[TapSpec]) -> bool:
     """Whether the taps are the same if the pass ends with the last of them.
 
-    They are not where a module runs again later, or where a later one changes a tap in place.
+    They are not where a module runs again later, or where a later one changes in place a tap that is not copied.
     """
     if not specs:
         return False

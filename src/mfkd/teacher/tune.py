@@ -12,6 +12,7 @@ from mfkd.errors import CheckpointError, ShapeError
 from mfkd.models.weights import read_weights, save_weights
 from mfkd.taps import find_taps
 from mfkd.teacher.frozen import FrozenTeacher
+from mfkd.teacher.identity import hashed
 from mfkd.types import UNLABELLED
 
 ITERATIONS = 500
@@ -25,6 +26,7 @@ def tune_head(teacher: FrozenTeacher, data: ImageData, config: DataConfig, path:
     does not move. The fitted layer is kept in `path` and read from there the next time.
 
     Raises:
+        CheckpointError: the layer in `path` was fitted on another backbone, or for other classes.
         ShapeError: a network whose last linear layer cannot be found.
     """
     shape = (data.channels, *(data.size if teacher.image_size is None else (teacher.image_size,) * 2))
@@ -34,13 +36,16 @@ def tune_head(teacher: FrozenTeacher, data: ImageData, config: DataConfig, path:
         raise ShapeError(
             "teacher.head=tune needs a teacher that ends in a linear layer, none was found; leave teacher.head=keep."
         )
+    state = teacher.network.state_dict()
+    backbone = {"backbone": hashed(state[name] for name in state if name.rpartition(".")[0] != spec.path)}
     if path.exists():
-        state, _ = read_weights(path)
-        if set(state) != {"weight", "bias"} or state["weight"].shape != (len(data.classes), head.in_features):
+        state, metadata = read_weights(path)
+        fits = set(state) == {"weight", "bias"} and state["weight"].shape == (len(data.classes), head.in_features)
+        if not fits or {"backbone": metadata.get("backbone")} != backbone:
             raise CheckpointError(f"{path} does not fit this teacher and data; delete it to fit the classifier anew.")
     else:
         state = _fit(*_features(teacher, data, config), len(data.classes))
-        save_weights(path, state, {})
+        save_weights(path, state, backbone)
     tuned = nn.Linear(head.in_features, len(data.classes))
     tuned.load_state_dict(state)
     tuned.to(head.weight.device, head.weight.dtype).requires_grad_(False)

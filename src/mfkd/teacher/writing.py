@@ -62,7 +62,14 @@ def check(folder: Path, manifest: Manifest) -> int:
         CacheError: the folder holds something else, or the disk has too little room.
     """
     if (folder / MANIFEST).exists():
-        check_same(folder, read_manifest(folder).fields, manifest.fields)
+        found = read_manifest(folder)
+        check_same(folder, found.fields, manifest.fields)
+        if not found.complete and found.names != manifest.names:
+            raise CacheError(
+                f"knowledge cache {folder} is not finished and is to hold {', '.join(found.names)}, not "
+                f"{', '.join(manifest.names)} alone; finish it with the command that began it, or choose another "
+                "place with cache.folder."
+            )
     check_place(folder)
     return room(folder, manifest)
 

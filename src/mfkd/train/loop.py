@@ -24,7 +24,7 @@ from mfkd.train.batches import training_batches
 from mfkd.train.checkpoint import fitting, load_newest, save_checkpoint
 from mfkd.train.compile import Compiled, compile_networks
 from mfkd.train.evaluate import evaluate
-from mfkd.train.finetune import freeze, rest
+from mfkd.train.finetune import freeze
 from mfkd.train.interrupt import Interrupt, Interrupted, stopped
 from mfkd.train.job import Job, State
 from mfkd.train.meter import Meter
@@ -72,7 +72,7 @@ class Fit:
         self.distiller = distiller.to(accelerator.device, dtype(self.training))
         self.shape = (data.channels, *data.size)
         self.own_classifier = self.distiller.deployed() is self.distiller.student
-        self.resting = freeze(distiller.student, self.training.freeze, self.shape)
+        self.distiller.resting = freeze(distiller.student, self.training.freeze, self.shape)
         self.loader = training_batches(job, data, accelerator.device, self.rank, self.world)
         self.total = self.training.epochs * self.loader.steps
         self.compiled = Compiled()
@@ -82,7 +82,7 @@ class Fit:
         self.display = Display(self.job.title, self.main)
         saved = load_newest(self.job.checkpoint, self.display.tell)
         if saved is not None:
-            self.state = restored(self.job, saved, self.distiller, self.rank, self.world)
+            self.state = restored(self.job, saved, self.distiller, self.rank, self.world, self.loader.steps)
             if self.main:
                 self._log()
         if self.training.channels_last:
@@ -137,7 +137,7 @@ class Fit:
         if steps == 0:
             return
         begun = time.perf_counter()
-        self._train_mode()
+        self.distiller.train()
         self.compiled = compile_networks(
             self.distiller,
             self.training,
@@ -151,10 +151,6 @@ class Fit:
         self.distiller.notes += self.compiled.notes
         self.state.preparation_seconds += time.perf_counter() - begun
 
-    def _train_mode(self) -> None:
-        self.distiller.train()
-        rest(self.distiller.student, self.resting)
-
     def _result(self) -> nn.Module:
         """The network to evaluate and keep."""
         return self.distiller.deployed() if self.average is None else self.average.module
@@ -162,7 +158,7 @@ class Fit:
     def _epoch(self) -> None:
         state, self.begun = self.state, time.perf_counter()
         batches = self.loader.epoch(state.epoch, state.step)
-        self._train_mode()
+        self.distiller.train()
         while state.step < self.loader.steps:
             if self.pace.signum or self.pace.due:
                 self._save_within()

@@ -68,7 +68,12 @@ def build_optimizer(
     }
     if config.optimizer == "adamw":
         return torch.optim.AdamW(given, **common)
-    return torch.optim.SGD(given, momentum=config.momentum, nesterov=config.nesterov, **common)
+    sgd = torch.optim.SGD(given, momentum=config.momentum, nesterov=config.nesterov, **common)
+    if config.precision == "fp16" and config.momentum:
+        # A first update that the scaler skips would leave the fused momentum as the memory was.
+        for tensor in tensors:
+            sgd.state[tensor]["momentum_buffer"] = torch.zeros_like(tensor)
+    return sgd
 
 
 def lr_factor(config: TrainConfig, step: int, steps_per_epoch: int) -> float:

@@ -40,7 +40,9 @@ def snapshot(
     }
 
 
-def restored(job: Job, saved: dict[str, Any], distiller: Distiller, rank: int, world: int) -> State:
+def restored(  # noqa: PLR0917 - what it is of, and where it goes
+    job: Job, saved: dict[str, Any], distiller: Distiller, rank: int, world: int, steps: int
+) -> State:
     """Take up the networks; returns the state of one process.
 
     Args:
@@ -49,6 +51,7 @@ def restored(job: Job, saved: dict[str, Any], distiller: Distiller, rank: int, w
         distiller: gets the weights.
         rank: number of this process.
         world: how many there are now; with another number than before the sums so far go to the first one.
+        steps: updates an epoch.
 
     Raises:
         CheckpointError: an entry is missing, or belongs to another network.
@@ -59,7 +62,7 @@ def restored(job: Job, saved: dict[str, Any], distiller: Distiller, rank: int, w
             raise ConfigError(
                 f"{job.folder} holds an unfinished run of other settings; choose another folder with out=."
             )
-        check_progress(saved["state"], job.training.epochs)
+        check_progress(saved["state"], job.training.epochs, steps)
         distiller.load_state_dict(saved["model"])
         meters = [saved["state"]["meter"]["sums"], *saved.get("others", [])]
         if len(meters) != world:
@@ -71,8 +74,8 @@ def restored(job: Job, saved: dict[str, Any], distiller: Distiller, rank: int, w
     return state
 
 
-def check_progress(state: dict[str, Any], epochs: int) -> None:
-    """Refuse a state that no training of so many epochs can have, before anything follows it.
+def check_progress(state: dict[str, Any], epochs: int, steps: int) -> None:
+    """Refuse a state that no training of so many epochs and updates an epoch can have, before anything follows it.
 
     Raises:
         TypeError: an unknown entry, or no mapping.
@@ -80,8 +83,8 @@ def check_progress(state: dict[str, Any], epochs: int) -> None:
     """
     found = State(**state)
     _STATE.validate_python(state)
-    if not 0 <= found.prepared_epochs <= found.epoch <= epochs or found.step < 0:
-        raise ValueError(f"epoch {found.epoch} of {epochs}, step {found.step}")
+    if not 0 <= found.prepared_epochs <= found.epoch <= epochs or not 0 <= found.step < steps:
+        raise ValueError(f"epoch {found.epoch} of {epochs}, step {found.step} of {steps}")
     if len(found.rows) != found.epoch - found.prepared_epochs or not all("seconds" in row for row in found.rows):
         raise ValueError(f"{len(found.rows)} rows in the log of {found.epoch} epochs")
     sums = state["meter"]["sums"]
