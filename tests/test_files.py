@@ -5,7 +5,7 @@ import stat
 import pytest
 
 from mfkd.errors import MfkdError
-from mfkd.files import read_json, write_atomic, write_csv, write_json, write_text
+from mfkd.files import read_json, sweep, write_atomic, write_csv, write_json, write_text
 
 
 def test_writes_whole_files_and_makes_their_folder(tmp_path):
@@ -73,3 +73,20 @@ def test_csv_has_every_column_and_leaves_what_lacks_empty(tmp_path):
     path = tmp_path / "log.csv"
     write_csv(path, [{"a": 1, "b": 0.1}, {"a": 2}], ["a", "b"])
     assert path.read_text() == "a,b\n1,0.1\n2,\n"
+
+
+def test_sweep_takes_half_written_files_and_no_folders(tmp_path):
+    """An export fills a folder of such a name, and may be at work there."""
+    for name in (
+        "a/.x.12.tmp",
+        "export/.y.1.tmp",
+        "a/x",
+        ".lock",
+        ".export.7.tmp/model.onnx",
+        ".export.7.tmp/.z.7.tmp",
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    sweep(tmp_path)
+    left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == {"a/x", ".lock", ".export.7.tmp/model.onnx", ".export.7.tmp/.z.7.tmp"}

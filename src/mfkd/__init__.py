@@ -4,18 +4,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mfkd.distill import Distiller, DistillOutput
+    from mfkd.distill import Distiller
     from mfkd.errors import MfkdError
     from mfkd.methods.kd import KD
     from mfkd.methods.mfkd import MFKD
     from mfkd.models import build_model
     from mfkd.train.student import load_student
+    from mfkd.types import DistillOutput
 
     __version__: str
 
 _HOME = {
     "Distiller": "mfkd.distill",
-    "DistillOutput": "mfkd.distill",
+    "DistillOutput": "mfkd.types",
     "KD": "mfkd.methods.kd",
     "MFKD": "mfkd.methods.mfkd",
     "MfkdError": "mfkd.errors",

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -74,9 +75,15 @@ def locked(path: Path, busy: MfkdError, patience: float = -1.0) -> Iterator[None
 
 
 def sweep(folder: Path) -> None:
-    """Delete what killed processes left half written below a folder; call it where nobody else writes."""
-    for path in folder.rglob(".*.tmp"):
-        path.unlink(missing_ok=True)
+    """Delete the files that killed processes left half written below a folder; call it where nobody else writes.
+
+    A folder of such a name stays, with all in it: an export may be at work there.
+    """
+    for place, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not fnmatch(name, ".*.tmp")]
+        for name in files:
+            if fnmatch(name, ".*.tmp"):
+                Path(place, name).unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

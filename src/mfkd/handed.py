@@ -67,7 +67,8 @@ def evaluate_run(path: str | Path, overrides: Sequence[str] = (), split: str = "
     return {
         "model": card.model,
         "data": config.data.name,
-        "split": split,
+        # With data.evaluate=val the validation images stand in the place of the test images.
+        "split": config.data.evaluate if split == "test" else split,
         "weights": str(file),
         **evaluate(network, batches, len(card.classes), reference),
         **cost(network, (card.channels, *card.size)),

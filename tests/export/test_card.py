@@ -134,6 +134,8 @@ def test_card_does_not_call_validation_images_test_images():
     assert "Top-1 on 1,000 validation images of " in text
     assert "The network of the last epoch; these images are there for choices.\n" in text
     assert "nothing was chosen" not in text
+    assert "(ECE 3.21 % on the validation images of its run)" in text
+    assert "test images" not in text
 
 
 def test_folders_of_this_machine_are_not_told():

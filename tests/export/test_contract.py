@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +11,13 @@ import pytest
 import torch
 
 from mfkd import load_student
+from mfkd.errors import ConfigError, MfkdError
 from mfkd.export.folder import export_run
 from mfkd.export.onnx import operators
 from mfkd.methods.projected import Projected, Projection
-from mfkd.models import build_model
+from mfkd.models import build_model, trust
 from mfkd.models.adapters import data_config
+from mfkd.models.trust import remember
 
 NET = """
 import torch
@@ -120,6 +124,96 @@ def test_network_of_a_users_file_takes_its_code_along(tmp_path, monkeypatch, kit
     assert "Loading it runs code: `net.py`, `parts.py`." in (folder / "README.md").read_text()
     again = export_run(folder, run.folder / "again", overrides=["data.name=digits"])
     assert again["code"] == ["net.py", "parts.py"]
+
+
+PACKAGE = {
+    "pkg/__init__.py": "",
+    "pkg/net.py": NET.replace("from parts import Block", "from pkg.blocks import Block"),
+    "pkg/blocks.py": "from helpers import *\n" + PARTS,
+    "pkg/broken.py": "print 'of another Python'\n",
+    "helpers.py": "",
+}
+ASK = "import sys, torch, mfkd; print(mfkd.load_student(sys.argv[1])(torch.ones(1, 1, 8, 8)).tolist())"
+
+
+def forget():
+    """As if nothing of it had been imported, nor named by the user, in this process."""
+    for name in list(sys.modules):
+        if name.partition(".")[0] in ("pkg", "helpers", "hidden"):
+            del sys.modules[name]
+    trust._SEEN.clear()
+    trust._NAMED.clear()
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A package in the working folder; gives a function that writes it, with changes."""
+    monkeypatch.chdir(tmp_path)
+
+    def write(**changes):
+        for name, text in (PACKAGE | changes).items():
+            Path(name).parent.mkdir(exist_ok=True)
+            Path(name).write_text(text)
+
+    yield write
+    forget()
+
+
+def ask(folder, **environment):
+    """What a fresh process in another folder says of an export."""
+    words = [sys.executable, "-c", ASK, str(folder)]
+    told = {**os.environ, "HOME": str(folder), "OMP_NUM_THREADS": "1", **environment}
+    return subprocess.run(words, check=False, capture_output=True, text=True, cwd=os.sep, env=told)
+
+
+@pytest.mark.parametrize("way", ["pkg.blocks", ".blocks"])
+def test_network_of_a_package_takes_the_whole_package_along(package, tmp_path, kit, way):
+    package(**{"pkg/net.py": PACKAGE["pkg/net.py"].replace("pkg.blocks", way)})
+    run = kit.put(tmp_path / "run", kit.settle(build_model("pkg.net:Net", 10, 1), (1, 8, 8)), "pkg.net:Net")
+    remember(["pkg.net:Net"])
+    result = export_run(run.folder)
+    folder = check(run, result, 8)
+    copied = ["helpers.py", "mfkd_network.py", "pkg/__init__.py", "pkg/blocks.py", "pkg/broken.py", "pkg/net.py"]
+    assert result["code"] == copied
+
+    forget()
+    assert torch.equal(load_student(folder)(torch.ones(1, 1, 8, 8)), run.network(torch.ones(1, 1, 8, 8)))
+    stranger = ask(folder)
+    assert stranger.returncode == 1
+    assert "names code that you have not named yourself" in stranger.stderr
+    for name in ("pkg", "helpers.py"):
+        Path(name).rename(f"{name}.gone")
+    trusted = ask(folder, MFKD_TRUST_CODE="1")
+    assert trusted.returncode == 0, trusted.stderr
+    assert torch.allclose(torch.tensor(json.loads(trusted.stdout)), run.network(torch.ones(1, 1, 8, 8)), atol=1e-5)
+    forget()
+    (folder / "pkg" / "blocks.py").write_text("print('changed')\n" + PARTS)
+    with pytest.raises(ConfigError, match=r"names code that you have not named yourself, .*/pkg/blocks\.py "):
+        load_student(folder)
+
+
+def test_code_that_is_vouched_for_once_is_not_remembered(package, tmp_path, kit, monkeypatch):
+    package()
+    run = kit.put(tmp_path / "run", kit.settle(build_model("pkg.net:Net", 10, 1), (1, 8, 8)), "pkg.net:Net")
+    forget()
+    monkeypatch.setenv(trust.VARIABLE, "1")
+    export_run(run.folder)
+    assert trust._SEEN == {}
+    assert not Path(trust.PLACE).exists()
+
+
+def test_code_that_an_export_does_not_hold_is_told(package, tmp_path, kit):
+    """Though it is there for the process that has trained with it."""
+    package(**{"helpers.py": "import importlib\nimportlib.import_module('hidden')\n", "hidden.py": ""})
+    run = kit.put(tmp_path / "run", kit.settle(build_model("pkg.net:Net", 10, 1), (1, 8, 8)), "pkg.net:Net")
+    with pytest.raises(MfkdError) as caught:
+        export_run(run.folder)
+    text = str(caught.value)
+    assert text.startswith("mfkd_network.py:Net cannot be built from its export alone: ")
+    assert "(ModuleNotFoundError: No module named 'hidden', helpers.py line 2)" in text
+    assert text.endswith("What it imports must lie beside it or in its package, or be installed.")
+    assert "hidden" in sys.modules
+    assert sorted(file.name for file in run.folder.iterdir()) == ["config.yaml", "student.safetensors"]
 
 
 def test_student_with_the_teachers_classifier(tmp_path, kit):

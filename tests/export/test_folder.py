@@ -2,7 +2,12 @@
 
 import json
 import math
+import os
+import shutil
+import signal
+import subprocess
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,8 +19,11 @@ from mfkd.export import folder as module
 from mfkd.export.folder import Wishes, export_run
 from mfkd.export.layout import timm_preprocessing
 from mfkd.export.onnx import OnnxModel
+from mfkd.export.opened import open_trained
+from mfkd.export.parity import Parity, require
 from mfkd.files import sha256
 from mfkd.handed import evaluate_run
+from mfkd.train.interrupt import Interrupted
 
 
 @pytest.fixture(scope="module")
@@ -150,6 +158,119 @@ def test_other_folders_are_left_alone(full, tmp_path):
         assert str(caught.value) == f"{place} is there and no export; choose another folder with --out."
     with pytest.raises(MfkdError, match=r"^cannot write .*below: .*; choose another folder with --out\.$"):
         export_run(run.folder, tmp_path / "notes.txt" / "below")
+
+
+@pytest.fixture
+def quick(full, monkeypatch):
+    """Export this run without doing the work."""
+    monkeypatch.setattr(module, "_fill", lambda part, *_: (part / "export.json").write_text("new") and {})
+    return lambda out, **options: export_run(full[0].folder, out, **options)
+
+
+def test_signal_leaves_nothing_and_the_earlier_export(quick, tmp_path, monkeypatch):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "export.json").write_text("old")
+
+    def stop(part, *_):
+        (part / "half").write_text("")
+        signal.raise_signal(signal.SIGTERM)
+
+    def swallowed(part, *_):
+        try:
+            stop(part)
+        except Interrupted:
+            raise RuntimeError("a library tells its own") from None
+
+    for fill in (stop, swallowed):
+        monkeypatch.setattr(module, "_fill", fill)
+        with pytest.raises(Interrupted) as caught:
+            quick(tmp_path / "out", force=True)
+        assert (str(caught.value), caught.value.code) == (f"stopped; {tmp_path / 'out'} is as it was before.", 143)
+        assert [file.name for file in tmp_path.iterdir()] == ["out"]
+        assert (tmp_path / "out" / "export.json").read_text() == "old"
+
+
+def test_signal_between_old_and_new_leaves_the_old(quick, tmp_path, monkeypatch):
+    quick(tmp_path / "out")
+    (tmp_path / "out" / "old.txt").write_text("")
+    real = Path.rename
+
+    def rename(path, target):
+        if path.name.endswith(".tmp"):
+            signal.raise_signal(signal.SIGTERM)
+        return real(path, target)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    with pytest.raises(Interrupted):
+        quick(tmp_path / "out", force=True)
+    assert [file.name for file in tmp_path.iterdir()] == ["out"]
+    assert (tmp_path / "out" / "old.txt").exists()
+
+
+def test_what_a_killed_export_left_goes_with_the_next(quick, tmp_path):
+    with subprocess.Popen(["true"]) as gone:
+        gone.wait()
+    names = [f".out.{gone.pid}.tmp", f".out.{os.getpid()}.tmp", f".out.{os.getppid()}.tmp", f".other.{gone.pid}.tmp"]
+    for name in [*names, f".out.{gone.pid}.old"]:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "export.json").write_text("old")
+    with pytest.raises(ConfigError, match=r"out holds an export; replace it with --force"):  # it has come back
+        quick(tmp_path / "out")
+    assert (tmp_path / "out" / "export.json").read_text() == "old"
+    quick(tmp_path / "out", force=True)
+    assert {file.name for file in tmp_path.iterdir()} == {"out", *names[2:]}  # of one at work, and of another place
+
+
+def test_link_stays_a_link(quick, tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "out").symlink_to("real")
+    assert quick(tmp_path / "out")["folder"] == str(tmp_path / "out")
+    quick(tmp_path / "out", force=True)
+    assert (tmp_path / "out").is_symlink()
+    assert (tmp_path / "real" / "export.json").exists()
+    assert {file.name for file in tmp_path.iterdir()} == {"out", "real"}
+
+
+def test_working_folder_is_not_replaced(quick, tmp_path, monkeypatch):
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    with pytest.raises(ConfigError) as caught:
+        quick(".")
+    assert str(caught.value) == ". is where you are, and would be replaced; choose another folder with --out."
+    assert quick("./new")["folder"] == "new"
+    assert [file.name for file in tmp_path.iterdir()] == ["empty"]
+
+
+@pytest.mark.parametrize(("kept", "expected"), [((0, 1), 0), ((1,), None), ((), 1)])
+def test_record_is_that_of_the_very_weights(trained, tmp_path, kept, expected):
+    """The recipe names the seeds of a run that has begun, the weights are of one that has ended."""
+    shutil.copytree(trained.folder, tmp_path / "run", ignore=shutil.ignore_patterns("export"))
+    (tmp_path / "run" / "config.yaml").write_text("data: {name: digits}\nseeds: [1, 2]\n")
+    for seed in (0, 1):
+        folder = tmp_path / "run" / "distilled" / f"seed-{seed}"
+        folder.mkdir(parents=True)
+        (folder / "record.json").write_text("")
+        if seed in kept:
+            own = (tmp_path / "run" / "student.safetensors").read_bytes()
+            (folder / "student.safetensors").write_bytes(own if seed == 0 else b"others")
+    found = open_trained(tmp_path / "run").record_file
+    assert found == (expected if expected is None else tmp_path / f"run/distilled/seed-{expected}/record.json")
+
+
+def test_validation_images_are_not_called_test_images(trained, tmp_path):
+    said = []
+    words = ["data.val_fraction=0.02", "data.evaluate=val"]
+    result = export_run(trained.folder, tmp_path / "out", overrides=words, say=said.append)
+    assert result["split"] == "val"
+    assert f"Comparing all forms on {result['images']} validation images" in said
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert f"Logits of all {result['images']} validation images beside those" in card
+    assert "Accuracy holds for images like those of the validation split;" in card
+    assert "test images" not in card
+    assert evaluate_run(trained.folder, words)["split"] == "val"
+    assert evaluate_run(trained.folder)["split"] == "test"
+    with pytest.raises(MfkdError, match=r"^x does not repeat m: on 3 validation images its logits differ"):
+        require(Parity(3, 1.0, 1, 0), "x", "m", "validation")
 
 
 @pytest.mark.parametrize("side", [None, *range(224, 300)])

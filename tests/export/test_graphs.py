@@ -67,6 +67,33 @@ def test_fold_keeps_the_function_and_leaves_what_it_must():
     assert torch.allclose(program.module()(image), network(image), atol=1e-5)
 
 
+class Computed(nn.Module):
+    """Weights and a deviation that are computed anew in each pass, before BatchNorm."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.utils.parametrizations.weight_norm(nn.Conv2d(1, 4, 3))
+        self.weight = nn.Parameter(torch.randn(3, 4, 1, 1))
+        self.norm, self.other, self.last = nn.BatchNorm2d(4), nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)
+        self.middle = nn.BatchNorm2d(3)
+
+    def forward(self, x):
+        standardised = self.weight - self.weight.mean((1, 2, 3), keepdim=True)
+        x = self.middle(nn.functional.conv2d(self.norm(self.first(x)).relu(), standardised))
+        return self.last(self.other(x)).mean((2, 3))
+
+
+def test_convolution_with_a_computed_weight_is_left_as_it_is():
+    network = Computed()
+    for _ in range(3):
+        network(torch.randn(8, 1, 6, 6))
+    network.eval()
+    program = capture(network, feed(1, 6))
+    assert sum(node.target is torch.ops.aten.batch_norm.default for node in program.graph.nodes) == 2  # of three
+    image = torch.randn(7, 1, 6, 6)
+    assert torch.allclose(program.module()(image), network(image), atol=1e-5)
+
+
 def test_network_itself_is_not_changed():
     network = One().eval()
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}

@@ -131,6 +131,17 @@ def test_card_of_one_of_our_networks_says_how_it_is_loaded(tmp_path):
     assert "/home" not in shipment.card
 
 
+def test_figures_of_validation_images_are_published_as_such(tmp_path):
+    folder = exported(tmp_path / "export").folder
+    result = json.loads((folder / "export.json").read_text())
+    assert "split" not in result  # as of an older export
+    (folder / "export.json").write_text(json.dumps(result | {"split": "val"}))
+    shipment = pack(folder, "me/pets")
+    assert shipment.message == "resnet8, Top-1 96.67 % on 450 validation images"
+    head, _ = parts(shipment.card)
+    assert head["model-index"][0]["results"][0]["dataset"]["split"] == "validation"
+
+
 def test_card_of_a_timm_network_names_timm(tmp_path):
     shipment = pack(exported(tmp_path / "export", "timm/test_resnet", 32).folder, "me/pets", record=True)
     head, body = parts(shipment.card)

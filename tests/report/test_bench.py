@@ -1,6 +1,7 @@
 """What the page of a bench says, from comparisons with known figures."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -9,8 +10,9 @@ from mfkd.bench.compare import Comparison, Difference, Row
 from mfkd.bench.plan import load_bench
 from mfkd.bench.published import quoted
 from mfkd.bench.run import open_board, run_bench
+from mfkd.report import bench as module
+from mfkd.report.bench import _leader, _tiles, conclusions, quotes
 from mfkd.report.bench import bench_page as page_of_bench
-from mfkd.report.bench import conclusions, quotes
 from mfkd.report.page import html
 from mfkd.train import cost
 
@@ -46,6 +48,41 @@ def test_conclusions_name_ties_and_what_holds_after_correction():
 def test_conclusions_of_one_seed_are_careful():
     single = [replace(each, rank=None) for each in ROWS]
     assert conclusions(comparison(single))[1] == "With one seed each no method can be told from another."
+
+
+def test_a_single_seed_leads_nothing_where_others_have_several():
+    single = replace(row("d", 74.0, None), last={"mean": 74.0, "std": None, "n": 1})
+    found = comparison([single, *ROWS])
+    assert conclusions(found) == [
+        "a has the highest mean of the ranked methods, 72.00% Top-1, +2.00 points over the student alone (3 seeds, 95% "
+        "interval +1.00 to +3.00).",
+        "It cannot be told apart from b with these seeds.",
+        "Too few seeds to be ranked: d (74.00%).",
+        "2 of 4 methods are better than the student alone by an interval above zero, 1 of them also after correction "
+        "for the family of 3 methods.",
+    ]
+    assert [tile.label for tile in _tiles(found, _leader(found))][2] == "Highest mean of the ranked methods: a"
+    found = comparison([*ROWS, replace(single, last={"mean": 60.0, "std": None, "n": 1})])
+    assert conclusions(found)[0].startswith("a has the highest mean, 72.00% Top-1")
+    assert conclusions(found)[2] == "Too few seeds to be ranked: d (60.00%)."
+
+
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [
+        (ROWS, "4 methods, the student alone among them; 3 of 4 trainings done."),
+        (ROWS[:3], "3 methods; 3 of 4 trainings done."),
+        (ROWS[:1], "1 method; 3 of 4 trainings done."),
+    ],
+)
+def test_the_student_alone_is_named_only_where_it_is(monkeypatch, rows, told):
+    cells = [{"state": state} for state in ("done", "done", "done", "running")]
+    sheet = SimpleNamespace(entries=[SimpleNamespace(record=SimpleNamespace(environment={}, config={}))])
+    monkeypatch.setattr(module, "read_bench", lambda path: {"cells": cells})
+    monkeypatch.setattr(module, "collect", lambda paths: [sheet])
+    monkeypatch.setattr(module, "compare_sheet", lambda sheet: comparison(rows))
+    monkeypatch.setattr(module, "_sections", lambda *_: [])
+    assert page_of_bench("bench").asked[0] == told
 
 
 def test_only_the_student_alone_is_no_comparison():

@@ -101,10 +101,33 @@ def test_foreign_names_are_not_answered_on_this_machine(graph, client, kit):
         assert other.get("/healthz", headers={"host": "my.machine"}).status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"sec-fetch-site": "cross-site", "origin": "https://evil.example"}, 403),
+        ({"sec-fetch-site": "cross-site"}, 403),
+        ({"origin": "http://intranet"}, 200),  # the service's own page behind a proxy without TLS
+        ({"sec-fetch-site": "same-origin", "origin": "https://a.proxy"}, 200),
+        ({"sec-fetch-site": "none"}, 200),
+        ({}, 200),
+    ],
+)
+def test_pages_of_other_sites_are_not_answered(graph, client, kit, headers, status):
+    def told(service):
+        return service.post("/predict", files={"image": kit.picture()}, headers=headers)
+
+    assert told(client).status_code == status
+    with TestClient(make_app(open_model(graph), Limits(), None), base_url="http://localhost") as other:
+        assert told(other).status_code == status  # also where every machine may ask
+    if status == 403:
+        text = "A page of another site has sent this; open the page of the service."
+        assert told(client).json() == {"detail": text}
+
+
 def test_description_is_there_without_pages_that_load_scripts(client):
     told = client.get("/openapi.json").json()
     assert sorted(told["paths"]) == ["/healthz", "/predict"]
-    assert {"200", "413", "415", "422", "503"} <= set(told["paths"]["/predict"]["post"]["responses"])
+    assert {"200", "403", "413", "415", "422", "503"} <= set(told["paths"]["/predict"]["post"]["responses"])
     assert [client.get(path).status_code for path in ("/docs", "/redoc", "/predict", "/nothing")] == [
         404,
         404,

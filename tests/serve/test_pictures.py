@@ -81,6 +81,45 @@ def test_made_up_bytes_never_raise_anything_else(name):
     assert name in ("BMP", "GIF", "JPEG") or refused > 0  # the first three have no checksums
 
 
+def segment(marker, data):
+    return b"\xff" + bytes([marker]) + struct.pack(">H", len(data) + 2) + data
+
+
+def jpeg(side, scans, text=b""):
+    """A progressive JPEG whose later scans say of all blocks at once that there is nothing."""
+    blocks = (side // 8) ** 2
+    runs = -(-blocks // 32767)  # an end of band for 2^14 + 0x3ffe blocks
+    later = segment(0xDA, b"\1\1\0\1\x3f\0") + _packed(("0" + "1" * 13 + "0") * runs)
+    return (
+        b"\xff\xd8" + segment(0xFE, text) + segment(0xDB, b"\0" + bytes([1] * 64))
+        + segment(0xC2, struct.pack(">BHHB", 8, side, side, 1) + b"\1\x11\0")
+        + segment(0xC4, b"\0\1" + bytes(15) + b"\0") + segment(0xC4, b"\x10\1" + bytes(15) + b"\xe0")
+        + segment(0xDA, b"\1\1\0\0\0\0") + _packed("0" * blocks) + later * (scans - 1) + b"\xff\xd9"
+    )  # fmt: skip
+
+
+def _packed(bits):
+    bits += "1" * (-len(bits) % 8)
+    return bytes(int(bits[at : at + 8], 2) for at in range(0, len(bits), 8)).replace(b"\xff", b"\xff\0")
+
+
+def test_scans_of_a_jpeg_are_counted_before_they_are_decoded(monkeypatch):
+    assert pixels(jpeg(64, 100), FEED, 4096).shape == (8, 8, 3)
+    with monkeypatch.context() as patch:
+        patch.setattr("mfkd.serve.pictures.open_image", None)
+        for scans in (101, 10_000):
+            text = "The picture is a JPEG of more than 100 scans or 1,000 segments; save it in the usual way."
+            assert refusal(jpeg(64, scans)) == (422, text)
+        assert refusal(b"\xff\xd8" + segment(0xE5, b"") * 1001) == (422, text)
+        assert refusal(b"\xff\xd8" + b"\xff\xda\0\0" * 101) == (422, text)  # whose length is a lie
+    # A preview in a segment, and what telephones put behind the end, are none.
+    found = jpeg(64, 3, b"\xff\xda" * 500) + b"\xff\xda" * 500
+    assert pixels(found, FEED, 4096).shape == (8, 8, 3)
+    usual = encoded(noise((640, 480)), "JPEG", progressive=True, restart_marker_blocks=1)
+    assert usual.count(b"\xff\xd0") > 1000
+    assert pixels(usual, FEED, 640 * 480).shape == (8, 8, 3)
+
+
 def png(width, height):
     """A picture whose head alone is true: a few bytes that stand for so many pixels."""
     chunks = [(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)), (b"IDAT", b""), (b"IEND", b"")]

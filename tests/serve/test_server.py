@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx2
 import pytest
@@ -117,6 +118,45 @@ def test_signals_end_it_in_order_and_nothing_is_left(graph, kit, tmp_path, monke
     assert re.fullmatch(r"Serving at http://127\.0\.0\.1:\d+ - stop it with Ctrl-C\.", lines[1])
     assert lines[2:] == ["Stopped."]
     assert list(place.rglob("*")) == []
+
+
+SLOW = """
+import sys, time
+from pathlib import Path
+import numpy as np
+from mfkd.export.feed import Feed
+from mfkd.serve import server
+from mfkd.serve.app import make_app
+from mfkd.serve.limits import Limits
+from mfkd.serve.model import Served
+
+def logits(images):
+    print("asked", flush=True)
+    time.sleep(60)
+
+server.GRACE = 0.5
+listening = server.listen("127.0.0.1", 0)
+print(server.address(listening), flush=True)
+feed = Feed("n", ("a", "b"), 1, (8, 8), (0.0,), (1.0,))
+server.run(make_app(Served(Path("x"), feed, logits), Limits(at_once=1)), listening)
+print("ended", flush=True)
+server.leave()
+"""
+
+
+def test_prediction_that_does_not_end_is_left_behind(kit):
+    words = [sys.executable, "-c", SLOW]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        url = process.stdout.readline().strip()
+        with ThreadPoolExecutor() as pool:
+            asked = pool.submit(httpx2.post, f"{url}/predict", files={"image": kit.picture()}, timeout=30)
+            assert process.stdout.readline() == "asked\n"
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(20) == 0
+            told = asked.result()
+        assert process.stdout.read() == "ended\n"
+        assert "Traceback" not in process.stderr.read()
+    assert (told.status_code, told.json()) == (503, {"detail": "The service is being stopped."})
 
 
 def test_port_in_use_is_one_line(graph, running):

@@ -41,7 +41,7 @@ def serve(  # noqa: PLR0917 - typer calls it by name
     PyTorch. There is no authentication.
     """
     from mfkd.serve.limits import Limits
-    from mfkd.serve.server import is_local, listen, need, run, serving
+    from mfkd.serve.server import is_local, leave, listen, need, run, serving
 
     need()
     from mfkd.serve.app import LOCAL, make_app
@@ -56,3 +56,4 @@ def serve(  # noqa: PLR0917 - typer calls it by name
             screen.tell(line)
         run(app, listening)
     screen.say("Stopped.")
+    leave()

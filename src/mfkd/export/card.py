@@ -7,6 +7,7 @@ import yaml
 
 from mfkd.config import RunConfig, load_config
 from mfkd.export.feed import Feed
+from mfkd.export.hubcard import SPLITS
 from mfkd.export.licences import inherited, shown
 from mfkd.methods import known_methods
 from mfkd.methods.describe import section
@@ -25,7 +26,7 @@ def readme(result: dict[str, Any], feed: Feed, config: RunConfig, record: RunRec
     Args:
         result: what `export.json` holds.
         feed: how the network is fed.
-        config: the recipe that names the test images; the training may have had others.
+        config: the recipe that names the images of the accuracy; the training may have had others.
         record: of its training; None where there is none.
     """
     kind = record.kind if record else ""
@@ -42,9 +43,9 @@ def readme(result: dict[str, Any], feed: Feed, config: RunConfig, record: RunRec
         "Use": _use(result, feed),
         "How it was made": _made(result, made, record),
         "Accuracy": _accuracy(result, config, made),
-        "Every form says the same": _parity(result),
+        "Every form says the same": _parity(result, SPLITS[config.data.evaluate]),
         "Cost": _cost(result),
-        "Limits": _limits(result, feed, record),
+        "Limits": _limits(result, feed, record, SPLITS[config.data.evaluate]),
         "Licences": _licences(made, kind),
         "Citation": _citation(result, record),
     }
@@ -106,7 +107,7 @@ def _accuracy(result: dict[str, Any], config: RunConfig, made: RunConfig | None)
     low, high = result["ci95"]
     on_val = config.data.evaluate == "val"
     text = (
-        f"Top-1 on {result['images']:,} {'validation' if on_val else 'test'} images of {result['data']}: "
+        f"Top-1 on {result['images']:,} {SPLITS[config.data.evaluate]} images of {result['data']}: "
         f"**{result['top1']:.2f} %**, 95 % interval {low:.2f} to {high:.2f} (Wilson, over the images). "
     )
     if made is None:
@@ -127,15 +128,16 @@ def _accuracy(result: dict[str, Any], config: RunConfig, made: RunConfig | None)
     return text + "\n\n" + _table(["file", "Top-1, %", "lost, points", "same prediction, %", "ms an image"], rows)
 
 
-def _parity(result: dict[str, Any]) -> str:
+def _parity(result: dict[str, Any], split: str) -> str:
     rows = [
         [name, f"{told['largest']:.1e}", str(told["differing"] + told["ties"]), str(told["ties"])]
         for name, told in result["parity"].items()
     ]
     return (
-        f"Logits of all {result['images']:,} test images beside those of the trained network in PyTorch; differences "
-        f"are shares of their range, allowed is {result['tolerance']:.0e}. A tie is an image whose first two logits "
-        "are closer than that.\n\n" + _table(["form", "largest difference", "other predictions", "of them ties"], rows)
+        f"Logits of all {result['images']:,} {split} images beside those of the trained network in PyTorch; "
+        f"differences are shares of their range, allowed is {result['tolerance']:.0e}. A tie is an image whose first "
+        "two logits are closer than that.\n\n"
+        + _table(["form", "largest difference", "other predictions", "of them ties"], rows)
     )
 
 
@@ -151,16 +153,16 @@ def _cost(result: dict[str, Any]) -> str:
     )
 
 
-def _limits(result: dict[str, Any], feed: Feed, record: RunRecord | None) -> str:
+def _limits(result: dict[str, Any], feed: Feed, record: RunRecord | None, split: str) -> str:
     limits = [
         "It knows its classes alone and gives one of them to any picture, also to one that shows none.",
         "Its probabilities are as calibrated as its training left them"
         + (
-            f" (ECE {record.metrics['ece']:.2f} % on the test images of its run)."
+            f" (ECE {record.metrics['ece']:.2f} % on the {_split_of(record)} images of its run)."
             if record and "ece" in record.metrics
             else "."
         ),
-        "Accuracy holds for images like those of the test split; nothing was measured on others.",
+        f"Accuracy holds for images like those of the {split} split; nothing was measured on others.",
         "Times are of the machine that exported it.",
     ]
     if result["code"]:
@@ -168,6 +170,10 @@ def _limits(result: dict[str, Any], feed: Feed, record: RunRecord | None) -> str
     if feed.side is None:
         limits.append("Images of another size are scaled without regard to the ratio of their sides.")
     return "\n".join(f"- {limit}" for limit in limits)
+
+
+def _split_of(record: RunRecord) -> str:
+    return SPLITS[record.config.get("data", {}).get("evaluate", "test")]
 
 
 def _licences(config: RunConfig | None, kind: str) -> str:

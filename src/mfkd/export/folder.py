@@ -1,9 +1,7 @@
 """`mfkd export`: a folder with every form of a trained network, whole and proved, or not there at all."""
 
-import os
 import shutil
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.metadata import version
@@ -12,25 +10,29 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from mfkd.errors import ConfigError, MfkdError
 from mfkd.export.answers import Form, calibration, graph_form, logits, raw_batches, torch_form
 from mfkd.export.card import readme
+from mfkd.export.code import alone
 from mfkd.export.feed import Feed, batch
 from mfkd.export.graphs import capture, save_program
+from mfkd.export.hubcard import SPLITS
 from mfkd.export.latency import interleaved
 from mfkd.export.layout import feed_of, is_timm, write_network
 from mfkd.export.licences import shown
 from mfkd.export.onnx import OnnxModel, need, to_half, to_int8, write_onnx
 from mfkd.export.opened import Opened, open_trained
 from mfkd.export.parity import TOLERANCE, compare, require
+from mfkd.export.place import RESULT, filled
 from mfkd.files import sha256, write_json, write_text
 from mfkd.models import build_model
 from mfkd.records import RunRecord, environment
 from mfkd.train.cost import size
 from mfkd.train.student import load_student, located
 
-ONNX, INT8, FP16, PT2, RESULT = "model.onnx", "model.int8.onnx", "model.fp16.onnx", "model.pt2", "export.json"
+ONNX, INT8, FP16, PT2 = "model.onnx", "model.int8.onnx", "model.fp16.onnx", "model.pt2"
 
 
 @dataclass(frozen=True)
@@ -74,23 +76,14 @@ def export_run(
 
     Raises:
         MfkdError: a network that cannot be exported, a form that says something else, a smaller form that loses
-            too much; nothing is left behind.
+            too much, or SIGTERM; nothing is left behind.
     """
     for library in ("onnx", "onnxscript", "onnxruntime"):
         need(library)
     opened = open_trained(path, overrides)
     folder = Path(out).expanduser() if out is not None else opened.file.parent / "export"
-    _check_place(folder, force)
-    part = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    try:
-        part.mkdir(parents=True)
-    except OSError as error:
-        raise MfkdError(f"cannot write {folder}: {error.strerror}; choose another folder with --out.") from None
-    try:
+    with filled(folder, force) as part:
         result = _fill(part, opened, wishes, say)
-        _put(part, folder)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return {**result, "folder": str(folder)}
 
 
@@ -104,14 +97,15 @@ def _fill(folder: Path, opened: Opened, wishes: Wishes, say: Callable[[str], Non
     save_program(folder / PT2, program)
     write_onnx(folder / ONNX, program, feed)
     images = opened.data.test
-    say(f"Comparing all forms on {len(images):,} test images")
+    split = SPLITS[opened.config.data.evaluate]
+    say(f"Comparing all forms on {len(images):,} {split} images")
     threads = torch.get_num_threads()
     onnx = OnnxModel(folder / ONNX, threads)
     forms: dict[str, Form] = {
         "PyTorch": torch_form(network, feed),
         ONNX: graph_form(onnx, feed),
         PT2: graph_form(_program(folder / PT2), feed),
-        "load_student": torch_form(load_student(folder), feed),
+        "load_student": torch_form(_again(folder, written.model), feed),
     }
     if timm:
         again = build_model(f"local-dir:{folder.absolute()}", None, card.channels, pretrained=True)
@@ -127,7 +121,7 @@ def _fill(folder: Path, opened: Opened, wishes: Wishes, say: Callable[[str], Non
     reference = answers["PyTorch"]
     parity = {name: compare(reference, answers[name]) for name in forms if name != "PyTorch"}
     for name, found in parity.items():
-        require(found, name, written.model)
+        require(found, name, written.model, split)
     labels = images.labels.numpy()
     graphs = {ONNX: onnx, **smaller}
     times = _times(torch_form(network, feed), graphs, feed)
@@ -142,6 +136,7 @@ def _fill(folder: Path, opened: Opened, wishes: Wishes, say: Callable[[str], Non
         "timm": timm,
         "embedded": feed.embedded,
         "data": shown(opened.config.data.name),
+        "split": opened.config.data.evaluate,
         "images": len(labels),
         "top1": told[ONNX]["top1"],
         "ci95": told[ONNX]["ci95"],
@@ -166,6 +161,18 @@ def _fill(folder: Path, opened: Opened, wishes: Wishes, say: Callable[[str], Non
     write_text(folder / "README.md", readme(result, feed, opened.config, record))
     write_json(folder / RESULT, result)
     return result
+
+
+def _again(folder: Path, model: str) -> nn.Module:
+    """The network as it is built where nothing but its export is there."""
+    try:
+        with alone(folder):
+            return load_student(folder)
+    except ConfigError as error:
+        raise MfkdError(
+            f"{model} cannot be built from its export alone: {error} What it imports must lie beside it or in its "
+            "package, or be installed."
+        ) from None
 
 
 def _program(path: Path) -> Callable[[np.ndarray], np.ndarray]:
@@ -230,21 +237,3 @@ def _seeds(opened: Opened, record: RunRecord | None) -> dict[str, Any] | None:
     if len(found) < 2:
         return None
     return {"mean": float(np.mean(found)), "std": float(np.std(found, ddof=1)), "n": len(found)}
-
-
-def _check_place(folder: Path, force: bool) -> None:
-    if not folder.exists():
-        return
-    if not folder.is_dir() or (any(folder.iterdir()) and not (folder / RESULT).exists()):
-        raise ConfigError(f"{folder} is there and no export; choose another folder with --out.")
-    if not force and any(folder.iterdir()):
-        raise ConfigError(f"{folder} holds an export; replace it with --force, or choose another folder with --out.")
-
-
-def _put(part: Path, folder: Path) -> None:
-    """Put the finished folder in place; an earlier one goes only once it is out of the way."""
-    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
-    with suppress(FileNotFoundError):
-        folder.rename(old)
-    part.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)

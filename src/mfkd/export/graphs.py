@@ -83,7 +83,8 @@ def fold(graph: GraphModule) -> int:
             convolution, of weight w g / sqrt(v + e).
 
     Returns:
-        How many were folded; those that follow something else, or a map that is also used elsewhere, remain.
+        How many were folded; those that follow something else, a map that is also used elsewhere, or a convolution
+        whose weight is computed, remain.
     """
     count = 0
     for norm in list(graph.graph.nodes):
@@ -92,8 +93,10 @@ def fold(graph: GraphModule) -> int:
         convolution = norm.args[0]
         if convolution.target not in _CONVOLUTIONS or len(convolution.users) > 1 or norm.args[5]:
             continue
-        weight, bias = (_value(graph, node) for node in (*convolution.args, None)[1:3])
-        scale, shift, mean, variance = (_value(graph, node) for node in norm.args[1:5])
+        nodes = [*(*convolution.args, None)[1:3], *norm.args[1:5]]
+        if any(node is not None and node.op != "get_attr" for node in nodes):  # computed, as by weight_norm
+            continue
+        weight, bias, scale, shift, mean, variance = (_value(graph, node) for node in nodes)
         pair = fuse_conv_bn_weights(weight, bias, mean, variance, norm.args[7], scale, shift)
         nodes = []
         for name, tensor in zip(("weight", "bias"), pair, strict=True):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mfkd.errors import CheckpointError, ConfigError, MfkdError, UnknownNameError
-from mfkd.export.hubcard import parts, whole, with_head, with_loading
+from mfkd.export.hubcard import SPLITS, parts, whole, with_head, with_loading
 from mfkd.export.licences import shown
 from mfkd.files import read_json, sha256
 
@@ -102,11 +102,12 @@ def pack(
             raise ConfigError(f"--without {name}: the network is built of it; leave other files out.")
     held_back = tuple(name for name in known if name in without or (name == RECORD and not record))
     head, body = parts((folder / CARD).read_text(encoding="utf-8"))
-    head = with_head(head, repo, result["top1"], result.get("data"), licence)
+    split = SPLITS[result.get("split", "test")]  # older exports do not tell it
+    head = with_head(head, repo, result["top1"], result.get("data"), licence, split=split)
     return Shipment(
         repo,
         private,
-        message or f"{shown(result['model'])}, Top-1 {result['top1']:.2f} % on {result['images']:,} test images",
+        message or f"{shown(result['model'])}, Top-1 {result['top1']:.2f} % on {result['images']:,} {split} images",
         folder,
         whole(head, with_loading(body, repo, held_back)),
         tuple(name for name in known if name not in held_back),

@@ -8,6 +8,8 @@ from mfkd.errors import ConfigError
 from mfkd.export.licences import shown
 
 EDGE = "---\n"
+SPLITS = {"test": "test", "val": "validation"}
+"""What the images are called that a recipe's `data.evaluate` names."""
 
 
 def parts(card: str) -> tuple[dict[str, Any], str]:
@@ -34,22 +36,25 @@ def whole(head: dict[str, Any], body: str) -> str:
     return f"{EDGE}{yaml.safe_dump(head, sort_keys=False, allow_unicode=True)}{EDGE}{body}"
 
 
-def with_head(head: dict[str, Any], repo: str, top1: float, data: str | None, licence: str | None) -> dict[str, Any]:
+def with_head(
+    head: dict[str, Any], repo: str, top1: float, data: str | None, licence: str | None, *, split: str
+) -> dict[str, Any]:
     """Add what the hub lists a network by, and leave what the user has written as it is.
 
     Args:
         head: of the card.
         repo: OWNER/NAME.
-        top1: accuracy on the test split in percent.
+        top1: accuracy in percent.
         data: that it was measured on; None where it is not known, and then no result is listed.
         licence: the hub's name of one; None: that of the head, else "unknown".
+        split: of the data, one of the values of `SPLITS`.
     """
     found = head | {"license": licence or head.get("license") or "unknown"}
     found.setdefault("metrics", ["accuracy"])
     if data is not None:
         measured = {
             "task": {"type": "image-classification"},
-            "dataset": {"name": shown(data), "type": shown(data).removeprefix("hf:"), "split": "test"},
+            "dataset": {"name": shown(data), "type": shown(data).removeprefix("hf:"), "split": split},
             "metrics": [{"type": "accuracy", "name": "Top-1, %", "value": round(top1, 2)}],
         }
         found.setdefault("model-index", [{"name": repo.rpartition("/")[2], "results": [measured]}])

@@ -1,9 +1,7 @@
 """Weights, description and labels of an export, in the layout of timm's folders."""
 
-import ast
 import json
 import math
-import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -11,10 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from mfkd.export.code import with_code
 from mfkd.export.feed import Feed
 from mfkd.files import read_json, write_json, write_text
 from mfkd.methods.projected import Projected
-from mfkd.models import local_files
 from mfkd.models.adapters import write_timm_config
 from mfkd.train.student import Card, save_student
 
@@ -51,7 +49,7 @@ def write_network(folder: Path, network: nn.Module, card: Card, half: bool = Fal
             }
             card = replace(card, model=f"timm/{told['architecture']}", options=built)
     else:
-        card = _with_code(folder, card)
+        card = with_code(folder, card)
         write_json(folder / CONFIG, _own_config(card))
     save_student(folder / WEIGHTS, network, card)
     if half:
@@ -105,35 +103,3 @@ def _halved(network: nn.Module) -> nn.Module:
     import copy
 
     return copy.deepcopy(network).to(torch.float16)
-
-
-def _with_code(folder: Path, card: Card) -> Card:
-    """Copy the code of a user's network that is no installed package."""
-    files = local_files(card.model) if ":" in card.model else ()
-    if not files:
-        return card
-    home = files[0].resolve().parent
-    waiting, copied = [files[0].resolve()], set[Path]()
-    while waiting:
-        path = waiting.pop()
-        if path in copied:
-            continue
-        copied.add(path)
-        target = folder / path.relative_to(home)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, target)
-        waiting += _neighbours(path, home)
-    return replace(card, model=f"{files[0].name}:{card.model.rpartition(':')[2]}")
-
-
-def _neighbours(path: Path, home: Path) -> list[Path]:
-    """Python files in the same folder that a file imports, whole packages included."""
-    names = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names |= {alias.name.partition(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names.add(node.module.partition(".")[0])
-    modules = [home / f"{name}.py" for name in sorted(names)]
-    packages = [file for name in sorted(names) for file in sorted((home / name).rglob("*.py"))]
-    return [file for file in modules if file.is_file()] + packages

@@ -9,8 +9,9 @@ from torch import nn
 from mfkd.config import RunConfig, load_config
 from mfkd.data import ImageData, MemorySplit, filled, load_data, preprocessed
 from mfkd.errors import CheckpointError, ConfigError, DataError
+from mfkd.files import sha256
 from mfkd.records import RunRecord
-from mfkd.train.student import Card, load_with_card, weights_file
+from mfkd.train.student import NAMES, Card, load_with_card, weights_file
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,9 +44,15 @@ class Opened:
     def record_file(self) -> Path | None:
         """The record of the very training that the weights come from; None where there is none."""
         own = self.file.parent / "record.json"
-        first = self.root / "distilled" / f"seed-{self.config.seeds[0]}" / "record.json"
-        places = (own, first) if self.file.name == "student.safetensors" else (own,)
-        return next((place for place in places if place.exists()), None)
+        if own.exists() or self.file.name != NAMES[0]:
+            return own if own.exists() else None
+        # A copy in the run folder, of the first seed of the run that ended last; another one may be at work there.
+        digest = sha256(self.file)
+        for weights in sorted(self.root.glob(f"*/seed-*/{NAMES[0]}")):
+            if sha256(weights) == digest and weights.with_name(own.name).exists():
+                return weights.with_name(own.name)
+        first = self.root / "distilled" / f"seed-{self.config.seeds[0]}" / own.name
+        return first if first.exists() and not first.with_name(NAMES[0]).exists() else None
 
 
 def open_trained(path: str | Path, overrides: Sequence[str] = ()) -> Opened:

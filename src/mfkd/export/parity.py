@@ -49,7 +49,7 @@ def compare(reference: np.ndarray, other: np.ndarray) -> Parity:
     )
 
 
-def require(parity: Parity, name: str, model: str) -> None:
+def require(parity: Parity, name: str, model: str, split: str = "test") -> None:
     """Refuse an export that is not the trained network.
 
     Raises:
@@ -58,7 +58,7 @@ def require(parity: Parity, name: str, model: str) -> None:
     if parity.largest <= TOLERANCE and not parity.differing:
         return
     raise MfkdError(
-        f"{name} does not repeat {model}: on {parity.images:,} test images its logits differ by up to "
+        f"{name} does not repeat {model}: on {parity.images:,} {split} images its logits differ by up to "
         f"{parity.largest:.1e} of their range, allowed {TOLERANCE:.0e}, and {parity.differing:,} predictions are "
         "others; nothing was written. Report the network, it cannot be exported as it is."
     )

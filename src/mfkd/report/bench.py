@@ -45,14 +45,15 @@ def bench_page(path: Path) -> Page:
         sections.append(failed)
     sections.append(_settings(record))
     first, lead = comparisons[0], _leader(comparisons[0])
-    methods = len({row.method for one in comparisons for row in one.rows})
+    methods = {row.method for one in comparisons for row in one.rows}
     return Page(
         title=f"{first.models['teacher']} teaches {first.models['student']} on {first.data}"
         if len(comparisons) == 1
         else f"{len(comparisons)} comparisons on {first.data}",
         kicker="Comparison of methods",
         asked=[
-            f"{methods} methods, the student alone among them; {states.count('done')} of {len(states)} trainings done.",
+            f"{plural(len(methods), 'method')}{', the student alone among them' if ALONE in methods else ''}; "
+            f"{states.count('done')} of {len(states)} trainings done.",
             f"{first.protocol}.",
         ],
         gained=[sentence for one in comparisons for sentence in conclusions(one)],
@@ -75,7 +76,8 @@ def conclusions(comparison: Comparison) -> list[str]:
     """What may be said of the methods, in sentences."""
     title = f"{comparison.title}: " if comparison.title else ""
     alone = next((row for row in comparison.rows if row.method == ALONE), None)
-    ranked = [row for row in comparison.rows if row.method != ALONE and row.rank is not None]
+    methods = [row for row in comparison.rows if row.method != ALONE]
+    ranked = [row for row in methods if row.rank is not None]
     lead = _leader(comparison)
     if lead is None:
         return [f"{title}No method is finished yet beside the student alone."]
@@ -84,17 +86,20 @@ def conclusions(comparison: Comparison) -> list[str]:
     if change is not None:
         interval = f", 95% interval {signed(change.ci95)}" if change.ci95 else ""
         over = f", {change.mean:+.2f} points over the student alone ({plural(change.n, 'seed')}{interval})"
-    said = [f"{title}{lead.method} has the highest mean, {lead.last['mean']:.2f}% Top-1{over}."]
+    said = [f"{title}{lead.method} has the {_highest(comparison)}, {lead.last['mean']:.2f}% Top-1{over}."]
     ties = [row.method for row in ranked if row.rank == lead.rank and row.method != lead.method]
     if lead.rank is None:
         said.append("With one seed each no method can be told from another.")
     elif ties:
         said.append(f"It cannot be told apart from {_listed(ties)} with these seeds.")
+    if ranked and len(ranked) < len(methods):
+        rest = [f"{row.method} ({row.last['mean']:.2f}%)" for row in methods if row.rank is None]
+        said.append(f"Too few seeds to be ranked: {_listed(rest)}.")
     if alone is not None and ranked:
         sure = [row for row in ranked if (found := row.differences.get("alone")) and found.ci95 and found.ci95[0] > 0]
         held = [row for row in sure if (row.differences["alone"].p_holm or 1.0) < 0.05]
         said.append(
-            f"{len(sure)} of {len(ranked)} methods are better than the student alone by an interval above zero, "
+            f"{len(sure)} of {len(methods)} methods are better than the student alone by an interval above zero, "
             f"{len(held) or 'none'} of them also after correction for the family of {len(comparison.family)} methods."
         )
     return said
@@ -241,7 +246,15 @@ def _settings(record: RunRecord) -> Section:
 
 
 def _leader(comparison: Comparison) -> Row | None:
-    return next((row for row in comparison.rows if row.method != ALONE), None)
+    """The highest mean of those methods that can be told from others, or of all where none can."""
+    methods = [row for row in comparison.rows if row.method != ALONE]
+    return next((row for row in methods if row.rank is not None), methods[0] if methods else None)
+
+
+def _highest(comparison: Comparison) -> str:
+    """What the leader has."""
+    first = next(row for row in comparison.rows if row.method != ALONE)
+    return "highest mean" if first is _leader(comparison) else "highest mean of the ranked methods"
 
 
 def _tiles(comparison: Comparison, lead: Row | None) -> list[Tile]:
@@ -255,7 +268,15 @@ def _tiles(comparison: Comparison, lead: Row | None) -> list[Tile]:
         if row.method == ALONE
     ]
     if lead is not None:
-        found.append(Tile(f"Highest mean: {lead.method}", f"{lead.last['mean']:.2f}%", f"n={lead.last['n']}", True))
+        highest = _highest(comparison)
+        found.append(
+            Tile(
+                f"{highest[0].upper()}{highest[1:]}: {lead.method}",
+                f"{lead.last['mean']:.2f}%",
+                f"n={lead.last['n']}",
+                True,
+            )
+        )
         change = lead.differences.get("alone")
         if change is not None:
             interval = f"95% interval {signed(change.ci95)}" if change.ci95 else "no interval"

@@ -33,13 +33,18 @@ class Admission:
         self.held = 0
 
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
-        """Let a request through, or answer 413 or 503 in its place."""
+        """Let a request through, or answer 403, 413 or 503 in its place."""
         if scope["type"] != "http" or scope["method"] != "POST":
             await self.app(scope, receive, send)
             return
-        told = dict(scope["headers"]).get(b"content-length", b"0")
+        headers = dict(scope["headers"])
+        told = headers.get(b"content-length", b"0")
         refused = None
-        if told.isdigit() and int(told) > self.limits.size + FRAME:
+        if _is_foreign(headers):
+            refused = JSONResponse(
+                {"detail": "A page of another site has sent this; open the page of the service."}, 403
+            )
+        elif told.isdigit() and int(told) > self.limits.size + FRAME:
             refused = JSONResponse({"detail": too_large(self.limits)}, 413)
         elif self.held >= self.most:
             text = "Too many pictures are waiting; try again in a second."
@@ -51,6 +56,8 @@ class Admission:
         self.held += 1
         try:
             await self.app(scope, upload.receive, upload.send)
+        except asyncio.CancelledError:  # the server ends, and has waited for this one long enough
+            await JSONResponse({"detail": "The service is being stopped."}, 503)(scope, receive, send)
         finally:
             self.held -= 1
 
@@ -99,6 +106,14 @@ class _Upload:
         self.got += len(message.get("body", b""))
         self.more = message.get("more_body", False)
         return message
+
+
+def _is_foreign(headers: dict[bytes, bytes]) -> bool:
+    """Whether a browser sends this on behalf of a page from elsewhere; it says so to this machine and over TLS.
+
+    `Origin` would tell it elsewhere too, but not behind a proxy that calls the service by another name.
+    """
+    return headers.get(b"sec-fetch-site") == b"cross-site"
 
 
 def too_large(limits: Limits) -> str:

@@ -19,6 +19,7 @@ from mfkd.serve.limits import Limits
 from mfkd.serve.model import Served
 from mfkd.serve.page import page
 from mfkd.serve.pictures import PictureError
+from mfkd.serve.server import POOL
 
 MOST = 100
 """Classes that a client may ask for at a time."""
@@ -65,12 +66,12 @@ def make_app(model: Served, limits: Limits, hosts: Sequence[str] | None = LOCAL)
         hosts: names by which clients must call this machine, so that no page on the Internet reaches the service by
             a name that it lets point here (DNS rebinding); None takes any.
     """
-    pool = ThreadPoolExecutor(limits.at_once, "predict")
+    pool = ThreadPoolExecutor(limits.at_once, POOL)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
-        pool.shutdown(cancel_futures=True)
+        pool.shutdown(wait=False, cancel_futures=True)
 
     app = FastAPI(title="mfkd", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.add_middleware(Admission, limits=limits)
@@ -85,7 +86,9 @@ def make_app(model: Served, limits: Limits, hosts: Sequence[str] | None = LOCAL)
         spent = 1000 * (time.perf_counter() - start)
         return Answer(top=[Likely(label=name, probability=share) for name, share in found], milliseconds=spent)
 
-    refusals: dict[int | str, dict[str, Any]] = {code: {"model": Refusal} for code in (400, 408, 413, 415, 422, 503)}
+    refusals: dict[int | str, dict[str, Any]] = {
+        code: {"model": Refusal} for code in (400, 403, 408, 413, 415, 422, 503)
+    }
 
     @app.post("/predict", responses=refusals)
     async def predict(

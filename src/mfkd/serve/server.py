@@ -1,8 +1,11 @@
 """A listening socket, and the server on it until a signal ends it."""
 
 import ipaddress
+import os
 import signal
 import socket
+import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +18,7 @@ if TYPE_CHECKING:
 
 BACKLOG = 1024
 GRACE = 10  # seconds that requests may take to end
+POOL = "predict"  # how the names of the threads begin that predict
 
 
 def need() -> None:
@@ -67,7 +71,7 @@ def address(listening: socket.socket) -> str:
 
 
 def run(app: "FastAPI", listening: socket.socket) -> None:
-    """Serve until SIGTERM or Ctrl-C; requests that are being answered are answered first."""
+    """Serve until SIGTERM or Ctrl-C; requests that are being answered are answered first, within `GRACE` seconds."""
     import uvicorn
 
     config = uvicorn.Config(
@@ -81,6 +85,17 @@ def run(app: "FastAPI", listening: socket.socket) -> None:
     )
     with _signals_end_quietly():
         uvicorn.Server(config).run(sockets=[listening])
+
+
+def leave() -> None:
+    """End the process where a prediction is still at work: nobody waits for it, but Python would."""
+    for thread in threading.enumerate():
+        if thread.name.startswith(POOL):
+            thread.join(0.2)  # one that has nothing to do is about to end
+            if thread.is_alive():
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(0)
 
 
 def serving(file: Path, model: str, classes: int, listening: socket.socket) -> list[str]:

@@ -11,7 +11,7 @@ from accelerate.utils import broadcast_object_list, gather_object
 from torch import nn
 
 from mfkd.data import ImageData, eval_loader
-from mfkd.distill import Distiller, DistillOutput
+from mfkd.distill import Distiller
 from mfkd.errors import TrainingError
 from mfkd.files import write_csv
 from mfkd.methods.stage import Course
@@ -35,7 +35,7 @@ from mfkd.train.prepare import broadcast, prepare
 from mfkd.train.progress import Display, epoch_line
 from mfkd.train.runtime import dtype, finish
 from mfkd.train.snapshot import restored, snapshot
-from mfkd.types import Batch
+from mfkd.types import Batch, DistillOutput
 
 READ_EVERY = 50  # updates between looks at the loss; each look waits for the device
 EVAL_BATCH = 500

@@ -7,7 +7,7 @@ import torch
 from pydantic import ConfigDict
 from torch import Tensor
 
-from mfkd.distill import DistillOutput
+from mfkd.types import DistillOutput
 
 
 @dataclass
