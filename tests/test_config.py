@@ -243,7 +243,7 @@ def test_precision_is_that_of_the_hardware_if_it_is_to(monkeypatch, able, precis
     assert "precision: auto" not in to_yaml(config)
 
 
-@pytest.mark.parametrize(("epochs", "views"), [(1, 1), (7, 1), (8, 2), (64, 16), (240, 16)])
+@pytest.mark.parametrize(("epochs", "views"), [(1, 1), (7, 1), (8, 2), ("8.0", 2), ("'8'", 2), (64, 16), (240, 16)])
 def test_views_fit_the_epochs_if_they_are_to(epochs, views):
     config = load_config(None, [f"train.epochs={epochs}", "cache.views=auto"])
     assert config.cache.views == views

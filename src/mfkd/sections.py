@@ -3,7 +3,7 @@
 import math
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from mfkd.hardware import fast_bf16
 from mfkd.validation import Frozen
@@ -238,6 +238,9 @@ def choose_views(raw: dict[str, Any]) -> dict[str, Any]:
     cache, train = raw.get("cache"), raw.get("train")
     if not isinstance(cache, dict) or cache.get("views") != "auto":
         return raw
-    epochs = train.get("epochs") if isinstance(train, dict) else None
-    epochs = epochs if isinstance(epochs, int) else TrainConfig().epochs
+    given = {name: train[name] for name in ("epochs",) if name in train} if isinstance(train, dict) else {}
+    try:
+        epochs = TrainConfig.model_validate(given).epochs
+    except ValidationError:  # which the whole recipe is refused for
+        epochs = TrainConfig().epochs
     return {**raw, "cache": {**cache, "views": max(1, min(epochs // EPOCHS_A_VIEW, MOST_VIEWS))}}

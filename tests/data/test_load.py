@@ -123,6 +123,11 @@ def test_unlabelled_images_join_every_batch_draw(tmp_path):
             "no parquet file at no/such; give a folder with train-*.parquet and test-*.parquet.",
         ),
         (
+            {"name": "parquet:tests/**.parquet"},  # no pattern that Python takes
+            DataError,
+            "no parquet file at tests/**.parquet; give a folder with train-*.parquet and test-*.parquet.",
+        ),
+        (
             {"unlabelled": "no/such"},
             DataError,
             "data.unlabelled: folder no/such does not exist; give a folder that holds images.",

@@ -130,6 +130,8 @@ def test_class_names_come_from_a_file(tmp_path):
         DataConfig(class_names=names(tmp_path / "names.txt", [*wanted[:5], f" {wanted[5]} ", *wanted[6:], ""]))
     )
     assert data.classes == wanted
+    (tmp_path / "marked.txt").write_text("\n".join(wanted), encoding="utf-8-sig")  # as editors on Windows write it
+    assert load_data(DataConfig(class_names=str(tmp_path / "marked.txt"))).classes == wanted
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,7 @@ def named(classes: tuple[str, ...], config: DataConfig) -> tuple[str, ...]:
     """
     path = Path(config.class_names or "").expanduser()
     try:
-        names = tuple(path.read_text(encoding="utf-8").strip().splitlines())
+        names = tuple(path.read_text(encoding="utf-8-sig").strip().splitlines())
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "not UTF-8"
         raise DataError(f"data.class_names: {path} cannot be read ({why}); give a text file.") from None

@@ -6,6 +6,7 @@ A table has one column of images, {bytes, path} or plain bytes, and one of label
 import json
 import reprlib
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -234,13 +235,14 @@ def _images(values: list[Any], split: str, columns: Columns, place: str, local: 
 
 
 def _find(place: str) -> list[Path]:
-    root = Path(place).expanduser()
+    root, found = Path(place).expanduser(), list[Path]()
     if is_dir(root):
         found = sorted(root.rglob("*.parquet"))
     elif is_file(root):
         found = [root]
     else:
-        found = sorted(root.parent.glob(root.name)) if is_dir(root.parent) else []
+        with suppress(ValueError):  # no pattern, such as **.parquet
+            found = sorted(root.parent.glob(root.name)) if is_dir(root.parent) else []
     if not found:
         raise DataError(f"no parquet file at {place}; give a folder with train-*.parquet and test-*.parquet.")
     return found
