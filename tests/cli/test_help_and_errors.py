@@ -3,7 +3,6 @@
 import errno
 import os
 import re
-import resource
 import subprocess
 import sys
 from contextlib import suppress
@@ -47,24 +46,26 @@ def test_examples_stand_on_one_line_each(mfkd, monkeypatch):
             assert all(line.strip().startswith("$ ") for line in examples), command
 
 
-def test_help_takes_less_than_a_second():
-    def seconds():  # of the processor, so that a busy machine does not count
-        used = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return used.ru_utime + used.ru_stime
-
-    before = seconds()
-    assert shell("run", "--help").returncode == 0
-    assert seconds() - before < 1
-
-
 @pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)])
-def test_help_does_not_wait_for_torch(command):
+def test_help_waits_for_no_library_of_computing(command):
     code = (
         "import sys; from mfkd.cli import app; "
-        f"app({[*command, '--help']}, standalone_mode=False); print('torch' in sys.modules, file=sys.stderr)"
+        f"app({[*command, '--help']}, standalone_mode=False); print(*sys.modules, file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stderr.strip() == "False"
+    heavy = {
+        "torch",
+        "torchvision",
+        "timm",
+        "accelerate",
+        "torchmetrics",
+        "numpy",
+        "sklearn",
+        "scipy",
+        "pyarrow",
+        "PIL",
+    }
+    assert not heavy & set(done.stderr.split())
 
 
 @pytest.mark.parametrize(
