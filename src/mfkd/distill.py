@@ -13,6 +13,7 @@ from mfkd.items import Item, batch_of, from_loader
 from mfkd.methods import build, resolve
 from mfkd.methods.base import Context, Method, Preparation
 from mfkd.methods.stage import Course
+from mfkd.nn.rest import rest
 from mfkd.taps.choose import TapsOf
 from mfkd.taps.head import classifier
 from mfkd.taps.probe import count_classes
@@ -220,17 +221,11 @@ class Distiller(nn.Module):
                         "to train; give the run more epochs."
                     )
 
-    def wake(self) -> None:
-        """Put the student into training mode, but for the modules that rest."""
-        self.student.train()
-        for path in self.resting:
-            self.student.get_submodule(path).training = False
-
     def train(self, mode: bool = True) -> "Distiller":
         """As of any module; what `train.freeze` lets rest stays in eval mode."""
         super().train(mode)
         if mode:
-            self.wake()
+            rest(self.student, self.resting)
         return self
 
     def set_progress(self, progress: float) -> None:
@@ -258,7 +253,8 @@ class Distiller(nn.Module):
         device = next(self.student.parameters()).device
         steps = length_hint(loader)
         if stage.trains_student:
-            self.wake()
+            self.student.train()
+            rest(self.student, self.resting)
         course.begin(name, stage, list(self.student.parameters()), stage.epochs * steps)
         for _ in range(course.point.done // steps if steps else 0, stage.epochs):
             before = course.point.done

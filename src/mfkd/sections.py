@@ -233,6 +233,11 @@ class LogConfig(Frozen):
     )
 
 
+def split_name(evaluate: str | None) -> str:
+    """What the images are called that `data.evaluate` names, in recipe, record or export; None is its default."""
+    return "validation" if evaluate == "val" else "test"
+
+
 def choose_views(raw: dict[str, Any]) -> dict[str, Any]:
     """A raw recipe in which `cache.views: auto` is the number that fits `train.epochs`."""
     cache, train = raw.get("cache"), raw.get("train")

@@ -8,7 +8,8 @@ from torch import nn
 from mfkd.distill import Distiller
 from mfkd.errors import ConfigError, UnknownNameError
 from mfkd.models import build_model
-from mfkd.train.finetune import freeze, layer_depths, module_stages, rest
+from mfkd.nn.rest import rest
+from mfkd.train.finetune import freeze, layer_depths, module_stages
 
 SHAPE = (3, 32, 32)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from filelock import FileLock
 
 from mfkd.config import RunConfig
-from mfkd.files import read_object, write_json, write_text
+from mfkd.files import read_object, sha256, write_json, write_text
 from mfkd.records import RunRecord
 from mfkd.validation import Frozen
 
@@ -160,8 +160,6 @@ def work(cell: Cell) -> None:
     from mfkd.teachers import obtain_teacher, teacher_figures
 
     if cell.kind == "teacher":
-        from mfkd.bench.same import teacher_files
-
         plan = opened(cell.config)
         remember(plan.models)
         figures = teacher_figures(plan, obtain_teacher(plan))
@@ -192,6 +190,12 @@ def weights_of(config: RunConfig, folder: Path) -> dict[str, Path]:
 
     trained = [name for name, teacher in config.named_teachers.items() if not is_ready(teacher)]
     return {name: folder / name / "teacher.safetensors" for name in trained}
+
+
+def teacher_files(config: RunConfig) -> dict[str, str]:
+    """Digests of the weights that the teachers of a recipe come with, by their names."""
+    files = {name: teacher.weights for name, teacher in config.named_teachers.items() if teacher.weights is not None}
+    return {name: sha256(Path(file).expanduser()) for name, file in files.items() if Path(file).expanduser().exists()}
 
 
 def told(cell: Cell) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from mfkd.bench.collect import ALONE, Entry, Sheet, collect
 from mfkd.bench.published import Quote, quoted
 from mfkd.methods import known_methods
 from mfkd.records import RunRecord
+from mfkd.sections import split_name
 from mfkd.summary import gap_closed, spread
 
 SIDES = ("alone", "kd", "partner")
@@ -195,7 +196,7 @@ def told_protocol(record: RunRecord) -> str:
     training, data = record.training, record.config["data"]
     share = f"{100 * data['fraction']:g}% of the training images" if data["fraction"] < 1 else "all training images"
     held = f" but {100 * data['val_fraction']:g}% held out" if data["val_fraction"] else ""
-    split = "validation" if data.get("evaluate") == "val" else "test"
+    split = split_name(data.get("evaluate"))
     return (
         f"{training['epochs']} epochs, batch {training['batch_size']}, {share}{held}, {training['schedule']} at rate "
         f"{training['lr']:g}, {training['precision']}, last epoch on the {split} images"

@@ -1,13 +1,12 @@
 """Whether what is finished was made by the plan as it reads now."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-from mfkd.bench.cell import Cell
+from mfkd.bench.cell import Cell, teacher_files
 from mfkd.config import RunConfig, TeacherConfig, TrainConfig, settings
 from mfkd.errors import ConfigError
-from mfkd.files import read_object, sha256
+from mfkd.files import read_object
 from mfkd.methods import complete
 from mfkd.records import RunRecord
 from mfkd.teacher.load import is_ready
@@ -33,12 +32,6 @@ def check_same(cell: Cell) -> None:
                     f"{cell.folder} holds {what} with {key}={old}, and the plan says {new}; choose another folder with "
                     "out=, or change the plan back."
                 )
-
-
-def teacher_files(config: RunConfig) -> dict[str, str]:
-    """Digests of the weights that the teachers of a recipe come with, by their names."""
-    files = {name: teacher.weights for name, teacher in config.named_teachers.items() if teacher.weights is not None}
-    return {name: sha256(Path(file).expanduser()) for name, file in files.items() if Path(file).expanduser().exists()}
 
 
 def _student(cell: Cell) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:

@@ -57,10 +57,10 @@ def export(  # noqa: PLR0917 - typer calls it by name
 
 
 def _tables(result: dict[str, Any]) -> None:
-    from mfkd.export.hubcard import SPLITS
+    from mfkd.sections import split_name
 
     screen.table(
-        f"{result['model']} on {result['images']:,} {SPLITS[result['split']]} images, beside PyTorch",
+        f"{result['model']} on {result['images']:,} {split_name(result['split'])} images, beside PyTorch",
         ["form", "largest difference", "other predictions", "ties"],
         [
             [name, f"{told['largest']:.1e}", str(told["differing"] + told["ties"]), str(told["ties"])]

@@ -63,9 +63,11 @@ def _students(
 
 
 def _records(records: "list[RunRecord]") -> None:
+    from mfkd.sections import split_name
+
     first = records[0]
     epochs = first.training["epochs"]
-    split = "validation" if first.config["data"].get("evaluate") == "val" else "test"
+    split = split_name(first.config["data"].get("evaluate"))
     screen.table(
         f"Student {first.kind}: {first.config['student']['model']} on {first.config['data']['name']}, "
         f"{epochs} epoch{'s' if epochs > 1 else ''}, {first.metrics['n']:,.0f} {split} images",

@@ -7,11 +7,11 @@ import yaml
 
 from mfkd.config import RunConfig, load_config
 from mfkd.export.feed import Feed
-from mfkd.export.hubcard import SPLITS
 from mfkd.export.licences import inherited, shown
 from mfkd.methods import known_methods
 from mfkd.methods.describe import section
 from mfkd.records import RunRecord
+from mfkd.sections import split_name
 
 KINDS = {
     "distilled": "a student trained with the help of a teacher (knowledge distillation)",
@@ -43,9 +43,9 @@ def readme(result: dict[str, Any], feed: Feed, config: RunConfig, record: RunRec
         "Use": _use(result, feed),
         "How it was made": _made(result, made, record),
         "Accuracy": _accuracy(result, config, made),
-        "Every form says the same": _parity(result, SPLITS[config.data.evaluate]),
+        "Every form says the same": _parity(result, split_name(config.data.evaluate)),
         "Cost": _cost(result),
-        "Limits": _limits(result, feed, record, SPLITS[config.data.evaluate]),
+        "Limits": _limits(result, feed, record, split_name(config.data.evaluate)),
         "Licences": _licences(made, kind),
         "Citation": _citation(result, record),
     }
@@ -107,7 +107,7 @@ def _accuracy(result: dict[str, Any], config: RunConfig, made: RunConfig | None)
     low, high = result["ci95"]
     on_val = config.data.evaluate == "val"
     text = (
-        f"Top-1 on {result['images']:,} {SPLITS[config.data.evaluate]} images of {result['data']}: "
+        f"Top-1 on {result['images']:,} {split_name(config.data.evaluate)} images of {result['data']}: "
         f"**{result['top1']:.2f} %**, 95 % interval {low:.2f} to {high:.2f} (Wilson, over the images). "
     )
     if made is None:
@@ -158,7 +158,8 @@ def _limits(result: dict[str, Any], feed: Feed, record: RunRecord | None, split:
         "It knows its classes alone and gives one of them to any picture, also to one that shows none.",
         "Its probabilities are as calibrated as its training left them"
         + (
-            f" (ECE {record.metrics['ece']:.2f} % on the {_split_of(record)} images of its run)."
+            f" (ECE {record.metrics['ece']:.2f} % on the {split_name(record.config.get('data', {}).get('evaluate'))} "
+            "images of its run)."
             if record and "ece" in record.metrics
             else "."
         ),
@@ -170,10 +171,6 @@ def _limits(result: dict[str, Any], feed: Feed, record: RunRecord | None, split:
     if feed.side is None:
         limits.append("Images of another size are scaled without regard to the ratio of their sides.")
     return "\n".join(f"- {limit}" for limit in limits)
-
-
-def _split_of(record: RunRecord) -> str:
-    return SPLITS[record.config.get("data", {}).get("evaluate", "test")]
 
 
 def _licences(config: RunConfig | None, kind: str) -> str:

@@ -18,7 +18,6 @@ from mfkd.export.card import readme
 from mfkd.export.code import alone
 from mfkd.export.feed import Feed, batch
 from mfkd.export.graphs import capture, save_program
-from mfkd.export.hubcard import SPLITS
 from mfkd.export.latency import interleaved
 from mfkd.export.layout import feed_of, is_timm, write_network
 from mfkd.export.licences import shown
@@ -29,6 +28,7 @@ from mfkd.export.place import RESULT, filled
 from mfkd.files import sha256, write_json, write_text
 from mfkd.models import build_model
 from mfkd.records import RunRecord, environment
+from mfkd.sections import split_name
 from mfkd.train.cost import size
 from mfkd.train.student import load_student, located
 
@@ -97,7 +97,7 @@ def _fill(folder: Path, opened: Opened, wishes: Wishes, say: Callable[[str], Non
     save_program(folder / PT2, program)
     write_onnx(folder / ONNX, program, feed)
     images = opened.data.test
-    split = SPLITS[opened.config.data.evaluate]
+    split = split_name(opened.config.data.evaluate)
     say(f"Comparing all forms on {len(images):,} {split} images")
     threads = torch.get_num_threads()
     onnx = OnnxModel(folder / ONNX, threads)

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from mfkd.errors import CheckpointError, ConfigError, MfkdError, UnknownNameError
-from mfkd.export.hubcard import SPLITS, parts, whole, with_head, with_loading
+from mfkd.export.hubcard import parts, whole, with_head, with_loading
 from mfkd.export.licences import shown
 from mfkd.files import read_json, sha256
+from mfkd.sections import split_name
 
 RESULT, CARD, RECORD = "export.json", "README.md", "record.json"
 NEEDED = ("config.json", "model.safetensors")
@@ -102,7 +103,7 @@ def pack(
             raise ConfigError(f"--without {name}: the network is built of it; leave other files out.")
     held_back = tuple(name for name in known if name in without or (name == RECORD and not record))
     head, body = parts((folder / CARD).read_text(encoding="utf-8"))
-    split = SPLITS[result.get("split", "test")]  # older exports do not tell it
+    split = split_name(result.get("split"))  # older exports do not tell it
     head = with_head(head, repo, result["top1"], result.get("data"), licence, split=split)
     return Shipment(
         repo,

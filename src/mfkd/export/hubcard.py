@@ -8,8 +8,6 @@ from mfkd.errors import ConfigError
 from mfkd.export.licences import shown
 
 EDGE = "---\n"
-SPLITS = {"test": "test", "val": "validation"}
-"""What the images are called that a recipe's `data.evaluate` names."""
 
 
 def parts(card: str) -> tuple[dict[str, Any], str]:
@@ -47,7 +45,7 @@ def with_head(
         top1: accuracy in percent.
         data: that it was measured on; None where it is not known, and then no result is listed.
         licence: the hub's name of one; None: that of the head, else "unknown".
-        split: of the data, one of the values of `SPLITS`.
+        split: of the data, as `sections.split_name` calls it.
     """
     found = head | {"license": licence or head.get("license") or "unknown"}
     found.setdefault("metrics", ["accuracy"])

@@ -36,16 +36,16 @@ def tune_head(teacher: FrozenTeacher, data: ImageData, config: DataConfig, path:
         raise ShapeError(
             "teacher.head=tune needs a teacher that ends in a linear layer, none was found; leave teacher.head=keep."
         )
-    state = teacher.network.state_dict()
-    backbone = {"backbone": hashed(state[name] for name in state if name.rpartition(".")[0] != spec.path)}
+    whole = teacher.network.state_dict()
+    backbone = hashed(value for name, value in whole.items() if name.rpartition(".")[0] != spec.path)
     if path.exists():
         state, metadata = read_weights(path)
         fits = set(state) == {"weight", "bias"} and state["weight"].shape == (len(data.classes), head.in_features)
-        if not fits or {"backbone": metadata.get("backbone")} != backbone:
+        if not fits or metadata.get("backbone") != backbone:
             raise CheckpointError(f"{path} does not fit this teacher and data; delete it to fit the classifier anew.")
     else:
         state = _fit(*_features(teacher, data, config), len(data.classes))
-        save_weights(path, state, backbone)
+        save_weights(path, state, {"backbone": backbone})
     tuned = nn.Linear(head.in_features, len(data.classes))
     tuned.load_state_dict(state)
     tuned.to(head.weight.device, head.weight.dtype).requires_grad_(False)

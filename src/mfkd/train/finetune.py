@@ -9,6 +9,7 @@ from torch import nn
 
 from mfkd.errors import ConfigError, ShapeError, UnknownNameError
 from mfkd.models.adapters import layer_groups
+from mfkd.nn.rest import rest
 from mfkd.taps import find_taps
 from mfkd.taps.probe import InputShape, dry_run
 
@@ -112,12 +113,6 @@ def freeze(network: nn.Module, names: Sequence[str], input_shape: InputShape) ->
     resting = tuple(path for path in chosen if path and not any(f"{other}.".startswith(f"{path}.") for other in moving))
     rest(network, resting)
     return resting
-
-
-def rest(network: nn.Module, paths: Sequence[str]) -> None:
-    """Put the modules at these paths, each without its children, into eval mode."""
-    for path in paths:
-        network.get_submodule(path).training = False
 
 
 def layer_depths(network: nn.Module, input_shape: InputShape) -> dict[str, int]:

@@ -18,6 +18,7 @@ from mfkd.methods.stage import Course
 from mfkd.models.finite import own_soundness
 from mfkd.nn.restore import restore_optimizer
 from mfkd.records import RunRecord
+from mfkd.sections import split_name
 from mfkd.seeding import derive
 from mfkd.train import memory
 from mfkd.train.batches import training_batches
@@ -188,7 +189,7 @@ class Fit:
         if self.main:
             self._log()
         self.accelerator.log({name: value for name, value in row.items() if name != "epoch"}, step=state.epoch)
-        split = "validation" if self.job.config.data.evaluate == "val" else "test"
+        split = split_name(self.job.config.data.evaluate)
         self.display.epoch(epoch_line(row, self.training.epochs, self.loader.steps * self.training.batch_size, split))
 
     def update(self, batches: Iterator[Batch]) -> float:
