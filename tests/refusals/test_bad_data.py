@@ -1,6 +1,8 @@
 """Every kind of bad images and folders of them, as a person meets it who runs the command on them."""
 
+import os
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -174,3 +176,16 @@ def test_what_was_left_out_and_what_is_tested_twice_is_told(images, place, monke
     record = RunRecord.load(place / "run" / "alone" / "seed-0" / "record.json")
     assert record.notes == notes
     assert record.metrics["n"] == 4
+
+
+def test_a_name_that_is_not_utf8_is_told_and_kept_as_it_is(images, place, monkeypatch, capsys):
+    name = b"images/train/a/caf\xe9.png"
+    write(Path(os.fsdecode(name)), b"")
+    words = ["data.name=folder:images", "data.unreadable=skip", "train.batch_size=4", "train.epochs=1", "out=run"]
+    monkeypatch.setattr(sys, "argv", ["mfkd", "train", *words, "student.model=resnet8", "log.trackers=[]"])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == 0
+    told = b" cannot be read as an image (cannot identify image file 'the file')\n"
+    assert (place / "run" / "unreadable.txt").read_bytes() == name + told
+    assert "1 image, all of them in unreadable.txt of the run folder" in capsys.readouterr().err
