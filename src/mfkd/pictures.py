@@ -107,7 +107,7 @@ def unreadable(source: Encoded, name: str, error: Exception) -> DataError:
         return UnreachedError(f"{who} could not be read ({why}); see to disk, permissions and memory, and start again.")
     why = " ".join(str(error).split())
     if isinstance(source, Path):
-        why = why.replace(str(source), "the file")
+        why = why.replace(repr(str(source)), "'the file'").replace(str(source), "the file")
     elif not isinstance(error, Image.DecompressionBombError | _UnfitError):
         why = "not an image"  # Pillow tells the address of a buffer
     return DataError(f"{who} cannot be read as an image ({why}); repair or remove it.")
