@@ -40,7 +40,7 @@ PLAN = {
         "log": {"trackers": []},
     },
     "methods": ["kd", "mfkd"],
-    "seeds": [0, 1],
+    "seeds": [0],
 }
 TIMES = (
     "seconds", "preparation_seconds", "shared_seconds", "images_per_second", "peak_mb", "latency_ms", "environment",
@@ -159,12 +159,12 @@ def test_a_worker_that_is_killed_costs_nothing_and_the_results_are_those_of_this
         out, errors = master.communicate(timeout=120)
     finally:
         master.kill()
-    assert (master.returncode, [line[:5] for line in errors.splitlines()]) == (0, [f"[{n}/7]" for n in range(1, 8)])
+    assert (master.returncode, [line[:5] for line in errors.splitlines()]) == (0, [f"[{n}/4]" for n in range(1, 5)])
     assert out.splitlines()[-1].startswith("Files: bench/bench.json")
     there = tmp_path / "there" / "bench"
     assert {cell["state"] for cell in json.loads((there / "bench.json").read_text())["cells"]} == {"done"}
     assert (folder / "output.log").read_text().count("epoch 1/6") == 1  # it went on
-    assert len(here) == 2 * 7
+    assert len(here) == 2 * 4
     assert results(there) == here
     assert not list(there.glob(".ray-*"))
 
