@@ -150,6 +150,7 @@ def amid(folder):
 
 
 @needs_ray
+@pytest.mark.slow
 def test_a_worker_that_is_killed_costs_nothing_and_the_results_are_those_of_this_machine(head, here, tmp_path):
     master = start(head, tmp_path / "there")
     try:

@@ -33,6 +33,7 @@ def alive(pid):
     return True
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no small server to fork from")
 def test_readers_end_with_a_killed_process(tmp_path):
     for part in ("train", "test"):

@@ -20,6 +20,7 @@ def campaign(*words):
     return json.loads(done.stdout)[0]
 
 
+@pytest.mark.slow
 def test_a_run_killed_in_every_stage_ends_with_the_same_files():
     row = campaign("cache", "--short", "8")
     assert row["differing"] == []

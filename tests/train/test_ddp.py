@@ -100,6 +100,7 @@ def test_distill_learns_on_two_processes_and_leaves_one_record(tmp_path):
     assert "Warning" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_batch_that_does_not_divide_is_refused_in_one_line(tmp_path):
     done = torchrun("-m", "mfkd", "distill", RECIPE, f"out={tmp_path}/run", "train.batch_size=63")
     assert done.returncode != 0
