@@ -219,11 +219,10 @@ def in_the_way(columns: list[tuple[str, str, dict[str, Any]]], heads: list[str])
         if "memory" in found:
             plain, whole = (_spread(found["peak_mb"][kind]) for kind in ("plain", "cached"))
             mapped = _spread(found["mapped_mb"])["median"]
-            ends = f" ({plain['low']:,.0f} to {plain['high']:,.0f})" if plain["low"] < plain["high"] else ""
-            excess.append(f"{whole['median'] - mapped - plain['median']:.0f} above {plain['median']:,.0f}{ends}")
+            excess.append(f"{whole['median'] - mapped - plain['median']:.0f} above {_ratio(plain, digits=0)}")
     lines = ["", "In the way:", "", *_head(["", *heads])]
     lines.append(_row(["reference loop / our plain training, the most that any cache could reach", *bound]))
-    lines.append(_row(["student's forward, backward and optimiser in a cached step, %", *own]))
+    lines.append(_row(["student's forward, backward (with the method's) and optimiser in a cached step, %", *own]))
     if len(excess) == len(columns):
         lines.append(_row(["peak memory above plain training's, MB", *excess]))
     return lines
