@@ -32,6 +32,6 @@ def test_a_run_killed_in_every_stage_ends_with_the_same_files():
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["cache", "live", "folder"])
 def test_a_run_killed_at_many_moments_ends_with_the_same_files(recipe):
-    row = campaign(recipe, "--short", "12" if recipe == "folder" else "60")
+    row = campaign(recipe, "--short", "24" if recipe == "folder" else "60")
     assert row["differing"] == []
     assert sum(row["at_random"].values()) > 3
