@@ -55,7 +55,7 @@ TapNames = Annotated[tuple[str, ...], Field(min_length=1)]
 class MFKDConfig(MethodConfig):
     """Options of `mfkd`; the defaults are ours, the paper's abstract gives none."""
 
-    weight: float = Field(64.0, ge=0, allow_inf_nan=False, description="factor of the fusion term")
+    weight: float = Field(256.0, ge=0, allow_inf_nan=False, description="factor of the fusion term")
     student_taps: TapNames = Field(
         ("front", "middle", "bottom"), description="student maps that are fused, front first"
     )
