@@ -61,16 +61,18 @@ def _budgets(found: list[dict[str, Any]]) -> str:
 def _compared(found: dict[str, Any]) -> str:
     split = "validation" if found["split"] == "val" else "test"
     teacher = f". Teacher {found['teacher']:.2f}" if found["teacher"] is not None else ""
+    titles = {"alone": "over alone", "kd": "over KD", "partner": "over partner"}
+    sides = [side for side in titles if any(side in row["differences"] for row in found["rows"])]
     lines = [
         f"Top-1 of the {split} images in per cent; {found['protocol']}{teacher}.",
         "",
-        "| method | n | Top-1 | over alone | over KD | over partner |",
-        "|---" * 6 + "|",
+        f"| {' | '.join(['method', 'n', 'Top-1', *(titles[side] for side in sides)])} |",
+        "|---" * (3 + len(sides)) + "|",
     ]
     for row in found["rows"]:
         name = "student alone" if row["method"] == "none" else f"`{row['method']}`"
-        sides = [_over(row["differences"].get(side)) for side in ("alone", "kd", "partner")]
-        lines.append(f"| {name} | {row['last']['n']} | {_value(row, 'last')} | {' | '.join(sides)} |")
+        cells = [name, str(row["last"]["n"]), _value(row, "last")]
+        lines.append(f"| {' | '.join([*cells, *(_over(row['differences'].get(side)) for side in sides)])} |")
     failed = Counter(note.split(",")[0].removeprefix("Failed: ") for note in found["notes"] if note[:7] == "Failed:")
     notes = [f"Failed: {count} of `{name}`, whose loss was not finite." for name, count in failed.items()]
     return "\n" + "\n".join([*lines, "", *notes]).rstrip() + "\n"

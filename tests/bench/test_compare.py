@@ -2,12 +2,24 @@
 
 import csv
 import io
+from dataclasses import replace
 
 import pytest
 
 from mfkd.bench.collect import collect, label
 from mfkd.bench.compare import compare, difference, partner
-from mfkd.bench.tables import ACCURACY, GAINS, accuracy_rows, as_csv, cost_rows, gain_rows, headline, markdown, remarks
+from mfkd.bench.tables import (
+    ACCURACY,
+    GAINS,
+    accuracy_rows,
+    as_csv,
+    cost_rows,
+    gain_rows,
+    headline,
+    markdown,
+    remarks,
+    tables,
+)
 from mfkd.config import load_config
 from mfkd.errors import ConfigError, MfkdError
 from mfkd.files import write_json
@@ -98,10 +110,17 @@ def test_published_figures_stand_beside_ours_and_say_how_they_were_made(three):
     assert cells["mfkd"]["published"] == "quoted +1.82"
 
 
+def test_a_table_that_says_nothing_is_left_out(three):
+    (table,) = compare([three])
+    bare = replace(table, rows=[replace(row, differences={}) for row in table.rows])
+    assert [title.split()[0] for title, _, _ in tables(table)] == ["resnet56", "Gain", "Cost"]
+    assert [title.split()[0] for title, _, _ in tables(bare)] == ["resnet56", "Cost"]
+
+
 def test_tables_say_the_same_in_all_forms(three):
-    tables = compare([three])
-    gains = {row[0]: dict(zip(GAINS, row, strict=True)) for row in gain_rows(tables[0])}
-    cells = {row[0]: dict(zip(ACCURACY, row, strict=True)) for row in accuracy_rows(tables[0])}
+    found = compare([three])
+    gains = {row[0]: dict(zip(GAINS, row, strict=True)) for row in gain_rows(found[0])}
+    cells = {row[0]: dict(zip(ACCURACY, row, strict=True)) for row in accuracy_rows(found[0])}
     assert gains["kd"]["over alone"] == "+2.00 [-0.48, +4.48]"
     assert gains["mfkd"]["over partner"] == "+1.67 [+0.23, +3.10] (kd)"
     assert (cells["kd"]["last epoch"], cells["none"]["best epoch"]) == ("62.00 ± 1.00", "60.50 ± 1.00")
@@ -110,20 +129,20 @@ def test_tables_say_the_same_in_all_forms(three):
         "-",
         "-2.00 [-4.48, +0.48]",
     )
-    assert headline(tables[0]) == "resnet56 teaches resnet20 on parquet:../cifar100, teacher 70.00%"
-    page = markdown(tables)
+    assert headline(found[0]) == "resnet56 teaches resnet20 on parquet:../cifar100, teacher 70.00%"
+    page = markdown(found)
     assert "p (flips)" not in page  # no six seeds, so the column would be empty
-    for row in (*accuracy_rows(tables[0]), *(row[:-1] for row in gain_rows(tables[0]) + cost_rows(tables[0]))):
+    for row in (*accuracy_rows(found[0]), *(row[:-1] for row in gain_rows(found[0]) + cost_rows(found[0]))):
         assert f"| {' | '.join(row)} |" in page
-    (first, *_) = list(csv.DictReader(io.StringIO(as_csv(tables))))
+    (first, *_) = list(csv.DictReader(io.StringIO(as_csv(found))))
     assert (first["method"], float(first["alone_mean"]), float(first["partner_p_holm"])) == (
         "mfkd",
         pytest.approx(11 / 3),
-        pytest.approx(tables[0].rows[0].differences["partner"].p),
+        pytest.approx(found[0].rows[0].differences["partner"].p),
     )
-    assert float(first["alone_low"]) == pytest.approx(tables[0].rows[0].differences["alone"].ci95[0])
+    assert float(first["alone_low"]) == pytest.approx(found[0].rows[0].differences["alone"].ci95[0])
     assert first["quoted_source"] == "the abstract of MFKD"
-    assert tables[0].as_dict()["rows"][1]["differences"]["alone"]["each"] == {0: 1.0, 1: 2.0, 2: 3.0}
+    assert found[0].as_dict()["rows"][1]["differences"]["alone"]["each"] == {0: 1.0, 1: 2.0, 2: 3.0}
 
 
 def test_six_seeds_have_a_permutation_test(tmp_path):

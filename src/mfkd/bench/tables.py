@@ -39,7 +39,7 @@ def cost_rows(comparison: Comparison) -> list[list[str]]:
 
 
 def tables(comparison: Comparison) -> list[tuple[str, tuple[str, ...], list[list[str]]]]:
-    """All tables, each with title, columns and rows; columns that say nothing are left out."""
+    """All tables, each with title, columns and rows, cost last; columns and tables that say nothing are left out."""
     found = []
     for title, columns, rows in (
         (headline(comparison), ACCURACY, accuracy_rows(comparison)),
@@ -47,7 +47,8 @@ def tables(comparison: Comparison) -> list[tuple[str, tuple[str, ...], list[list
         ("Cost of one student", COST, cost_rows(comparison)),
     ):
         told = [place for place in range(len(columns)) if any(row[place] != "-" for row in rows)]
-        found.append((title, tuple(columns[place] for place in told), [[row[p] for p in told] for row in rows]))
+        if told != [0]:
+            found.append((title, tuple(columns[place] for place in told), [[row[p] for p in told] for row in rows]))
     return found
 
 

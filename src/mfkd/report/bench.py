@@ -120,9 +120,9 @@ def _sections(sheet: Sheet, comparison: Comparison, number: str) -> list[Section
                 "student alone; open marks have an interval that contains zero."
             )
         )  # fmt: skip
-    ranking += [Table(name, columns, rows) for name, columns, rows in shown[:2]]
+    ranking += [Table(name, columns, rows) for name, columns, rows in shown[:-1]]
     ranking += [Text(remark) for remark in remarks(comparison) if not remark.startswith("Failed: ")]  # told below
-    cost: list[Block] = [Table(name, columns, rows) for name, columns, rows in shown[2:]]
+    cost: list[Block] = [Table(name, columns, rows) for name, columns, rows in shown[-1:]]
     if picture := _cost(comparison, number):
         cost.insert(0, picture)
     sections = [
