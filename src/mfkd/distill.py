@@ -229,9 +229,9 @@ class Distiller(nn.Module):
         return self
 
     def set_progress(self, progress: float) -> None:
-        """Tell the methods how far the run is, 0 to 1; warm-ups and curricula follow it, and are over until it is told.
+        """Tell the methods how far the run is, 0 to 1; warm-ups, fades and curricula follow it.
 
-        Call it before each step, as with updates done / updates in all.
+        Until it is called, every weight is full. Call it before each step, as with updates done / updates in all.
         """
         self.objective.set_progress(progress)
 

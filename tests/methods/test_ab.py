@@ -103,3 +103,5 @@ def test_refusals():
         ConfigError, match=r"warmup 0\.5 has no meaning for ab, whose terms are only those of its stage"
     ):
         resolve({"ab": {"warmup": 0.5}})
+    with pytest.raises(ConfigError, match=r"fade 0\.5 has no meaning for ab, whose terms are only those of its stage"):
+        resolve({"ab": {"fade": 0.5}})

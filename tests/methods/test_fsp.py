@@ -153,7 +153,7 @@ def test_refusals(make_context, equal, make_inputs):
         FSP(FSPConfig(), equal()).preparation().step(None, *make_inputs()[1:])
 
 
-@pytest.mark.parametrize("options", [{"weight": 2.0}, {"warmup": 0.1}])
+@pytest.mark.parametrize("options", [{"weight": 2.0}, {"warmup": 0.1}, {"fade": 0.5}])
 def test_options_without_a_meaning_are_refused(options):
     with pytest.raises(ConfigError, match="have no meaning, as fsp adds no term after its initial stage"):
         resolve({"fsp": options})

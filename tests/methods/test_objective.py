@@ -15,10 +15,10 @@ from mfkd.types import Knowledge, Needs
 class Constant(Method):
     """Gives fixed terms."""
 
-    def __init__(self, terms, weight=1.0, warmup=0.0, needs=None):
+    def __init__(self, terms, weight=1.0, warmup=0.0, fade=None, needs=None):
         super().__init__()
         self.terms = {name: torch.tensor(value) for name, value in terms.items()}
-        self.config = MethodConfig(weight=weight, warmup=warmup)
+        self.config = MethodConfig(weight=weight, warmup=warmup, fade=fade)
         self.needs = needs or Needs()
 
     def forward(self, student, teacher, batch):
@@ -46,6 +46,20 @@ def test_warm_up_rises_linearly_and_methods_know_the_progress(make_inputs):
         assert method.progress == progress
         losses.append(objective(student, Knowledge(), batch)[0].item())
     assert losses == pytest.approx([0, 2, 8, 8])
+
+
+def test_a_fading_weight_falls_linearly_and_stays_at_zero(make_inputs):
+    student, _, batch = make_inputs()
+    objective = Objective({"a": Constant({"x": 1.0}, weight=8, fade=0.5)}, ce=0.0)
+    assert objective.weight("a") == 8  # where nobody tells
+    losses = []
+    for progress in (0.0, 0.125, 0.25, 0.5, 1.0):
+        objective.set_progress(progress)
+        losses.append(objective(student, Knowledge(), batch)[0].item())
+    assert losses == pytest.approx([8, 6, 4, 0, 0])
+    both = Objective({"a": Constant({"x": 1.0}, weight=8, warmup=0.5, fade=1.0)}, ce=0.0)
+    both.set_progress(0.25)
+    assert both.weight("a") == pytest.approx(8 * 0.5 * 0.75)
 
 
 def test_labels_targets_and_smoothing_reach_the_cross_entropy(make_inputs):

@@ -81,8 +81,9 @@ class ABConfig(PairsConfig):
 
     @model_validator(mode="after")
     def _check(self) -> "ABConfig":
-        if self.warmup:
-            raise ValueError(f"warmup {self.warmup:g} has no meaning for ab, whose terms are only those of its stage")
+        for name in ("warmup", "fade"):
+            if value := getattr(self, name):
+                raise ValueError(f"{name} {value:g} has no meaning for ab, whose terms are only those of its stage")
         return self
 
 

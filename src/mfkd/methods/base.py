@@ -17,10 +17,14 @@ class MethodConfig(Frozen):
     Args:
         weight: factor of the method's terms in the objective.
         warmup: share of the run over which the weight rises linearly from 0.
+        fade: share of the run over which the weight falls linearly to 0, where it stays; None: it does not fall.
     """
 
     weight: float = Field(1.0, ge=0, allow_inf_nan=False, description="factor of the method's terms")
     warmup: float = Field(0.0, ge=0, le=1, description="share of the run in which the weight rises from 0")
+    fade: float | None = Field(
+        None, gt=0, le=1, description="share of the run in which the weight falls to 0, where it stays; null: never"
+    )
 
 
 def _nothing(*_: str) -> None:
@@ -97,7 +101,7 @@ class Method(nn.Module):
 
     A subclass is built from its config and a `Context`, sets `Config` and `needs`, and returns named,
     unweighted terms. Images without a label (-1) and mixed ones (`Batch.target`) may be in a batch.
-    Cross-entropy, weights and warm-up are added once, in `methods.objective`.
+    Cross-entropy, weights, warm-up and fade are added once, in `methods.objective`.
     """
 
     Config: ClassVar[type[MethodConfig]] = MethodConfig
@@ -108,7 +112,7 @@ class Method(nn.Module):
     only_prepares: ClassVar[bool] = False
     """True for a method that adds no term to the objective, for all it does is done in its preparation."""
     knowledge_options: ClassVar[tuple[str, ...] | None] = None
-    """Options that `knowledge` depends on, apart from what was prepared; None: all but weight and warm-up."""
+    """Options that `knowledge` depends on, apart from what was prepared; None: all but weight, warm-up and fade."""
     not_cached: ClassVar[str] = ""
     """Why the knowledge cannot be read from disk, as in "its teacher side changes"; empty where it can."""
     kept_equal: ClassVar[tuple[str, ...]] = ()
@@ -116,7 +120,7 @@ class Method(nn.Module):
     mixed: ClassVar[bool] = False
     """True where `forward` gets the student's taps in the networks' own precision, to run layers of its own in it."""
     config: MethodConfig = MethodConfig.model_validate({})
-    """Its weight and warm-up are read by the objective; a subclass keeps the config it was built from."""
+    """Its weight, warm-up and fade are read by the objective; a subclass keeps the config it was built from."""
     progress: float = 1.0
     """How far the run is, 0 to 1; set by the trainer, or by `Distiller.set_progress` in a loop of your own."""
 

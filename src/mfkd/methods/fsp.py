@@ -75,6 +75,7 @@ class FSPConfig(PairsConfig):
 
     weight: float = Field(1.0, ge=0, allow_inf_nan=False, description="only 1: nothing is added to the run's own loss")
     warmup: float = Field(0.0, ge=0, le=1, description="only 0: nothing is added to the run's own loss")
+    fade: float | None = Field(None, gt=0, le=1, description="only null: nothing is added to the run's own loss")
     student_taps: tuple[str, ...] | None = Field(
         None, min_length=2, description="student maps, front first; null: stem and stages"
     )
@@ -93,10 +94,11 @@ class FSPConfig(PairsConfig):
 
     @model_validator(mode="after")
     def _check(self) -> "FSPConfig":
-        if self.weight != 1 or self.warmup != 0:
+        if self.weight != 1 or self.warmup != 0 or self.fade is not None:
+            faded = "null" if self.fade is None else f"{self.fade:g}"
             raise ValueError(
-                f"weight {self.weight:g} and warmup {self.warmup:g} have no meaning, as fsp adds no term after its "
-                "initial stage; set initial_share or initial_lr"
+                f"weight {self.weight:g}, warmup {self.warmup:g} and fade {faded} have no meaning, as fsp adds no term "
+                "after its initial stage; set initial_share or initial_lr"
             )
         return self
 

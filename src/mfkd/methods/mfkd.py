@@ -55,7 +55,7 @@ TapNames = Annotated[tuple[str, ...], Field(min_length=1)]
 class MFKDConfig(MethodConfig):
     """Options of `mfkd`; the defaults are ours, the paper's abstract gives none."""
 
-    weight: float = Field(256.0, ge=0, allow_inf_nan=False, description="factor of the fusion term")
+    weight: float = Field(64.0, ge=0, allow_inf_nan=False, description="factor of the fusion term")
     student_taps: TapNames = Field(
         ("front", "middle", "bottom"), description="student maps that are fused, front first"
     )
@@ -147,7 +147,7 @@ class MFKD(Method):
 
     With `calibration: joint` the teacher's fusion has no stage of its own and learns while the student
     does, by a third term, `mfkd_teacher`: the loss of the calibration, over `weight`, so that its factor
-    in the objective is 1 (and rises with `warmup`). The distance must not train it, and the teacher is held
+    in the objective is 1 (and follows `warmup` and `fade`). The distance must not train it, and the teacher is held
     constant in it: two fusions that both follow their distance meet where it is 0 with the least
     effort, in maps that are the same for all images. Without the term the teacher's fusion would stay
     as it was drawn. The student chases a map that moves, and a cache has to keep the teacher's own

@@ -44,7 +44,7 @@ def norm_loss(student: Tensor, teacher: Tensor, distance: str = "cosine") -> Ten
 class NormConfig(MethodConfig):
     """Options of `norm`."""
 
-    weight: float = Field(64.0, ge=0, allow_inf_nan=False, description="factor of the term; ours")
+    weight: float = Field(64.0, ge=0, allow_inf_nan=False, description="factor of the term; ours, that of mfkd")
     student_tap: str = Field("bottom", description="student map that is compared")
     teacher_tap: str = Field("bottom", description="teacher map that is compared")
     distance: Literal["cosine", "mse", "smooth_l1"] = Field(

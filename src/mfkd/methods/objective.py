@@ -1,4 +1,4 @@
-"""The loss of the student: cross-entropy and the methods' terms, weighted and warmed up in one place.
+"""The loss of the student: cross-entropy and the methods' terms, weighted, warmed up and faded out in one place.
 
 Shapes:    B batch; K classes.
 """
@@ -19,7 +19,7 @@ class Objective(nn.Module):
     """Weighted sum of cross-entropy and every method's terms, in float32 (float64 where the networks are).
 
     Args:
-        methods: by name; weight and warm-up are those of each method's config.
+        methods: by name; weight, warm-up and fade are those of each method's config.
         ce: weight of the cross-entropy; 0 is allowed.
         notes: what was left out, for the user to read.
 
@@ -33,7 +33,7 @@ class Objective(nn.Module):
         self.ce = ce
         self.notes = notes
         self.needs = _merged([method.needs for method in methods.values()])
-        self.progress = 1.0  # in a loop that does not tell it, a warm-up would never end
+        self.progress: float | None = None  # in a loop that does not tell it, a warm-up would never end
 
     def describe(self) -> dict[str, dict[str, Any]]:
         """Every weight and option as a recipe's `method` would hold it; empty for plain training."""
@@ -61,9 +61,16 @@ class Objective(nn.Module):
         return {name: value for _, method in self.named() for name, value in method.watched().items()}
 
     def weight(self, name: str) -> float:
-        """The factor of a method's terms now: its weight, reached linearly from 0 over its warm-up."""
+        """The factor of a method's terms now: its weight, which rises over its warm-up and falls over its fade."""
         config = dict(self.named())[name].config
-        return config.weight * min(1.0, self.progress / config.warmup) if config.warmup else config.weight
+        weight = config.weight
+        if self.progress is None:
+            return weight
+        if config.warmup:
+            weight *= min(1.0, self.progress / config.warmup)
+        if config.fade is not None:
+            weight *= max(0.0, 1.0 - self.progress / config.fade)
+        return weight
 
     def forward(
         self, student: Outputs, teacher: Knowledge | None, batch: Batch, label_smoothing: float = 0.0
