@@ -115,6 +115,10 @@ def test_a_table_that_says_nothing_is_left_out(three):
     bare = replace(table, rows=[replace(row, differences={}) for row in table.rows])
     assert [title.split()[0] for title, _, _ in tables(table)] == ["resnet56", "Gain", "Cost"]
     assert [title.split()[0] for title, _, _ in tables(bare)] == ["resnet56", "Cost"]
+    assert [any(said.startswith("p is of the difference") for said in remarks(one)) for one in (table, bare)] == [
+        True,
+        False,
+    ]
 
 
 def test_tables_say_the_same_in_all_forms(three):

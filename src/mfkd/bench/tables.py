@@ -67,7 +67,7 @@ def remarks(comparison: Comparison) -> list[str]:
         "The last epoch counts; the best one is chosen by the images it is measured on, and is told beside it.",
         f"p is of the difference to the student alone, corrected by Holm over the family "
         f"({', '.join(comparison.family)}); flips: exact permutation of signs, from six seeds on."
-        if comparison.family
+        if comparison.family and any("alone" in row.differences for row in comparison.rows)
         else "",
         "Equal ranks are ties: a method is behind only those whose paired interval is above 0.",
     ]
