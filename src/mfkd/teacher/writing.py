@@ -200,7 +200,7 @@ class Writer:
             if not kept.isfinite().all():
                 more = "; use cache.dtype=bfloat16." if tensors[name].isfinite().all() else " before it is stored."
                 raise CacheError(f"knowledge {name} has values that are not finite in {storage}{more}")
-            contents.append(kept.cpu().contiguous().view(torch.uint8).numpy().tobytes())
+            contents.append(kept.cpu().flatten().view(torch.uint8).numpy().tobytes())
         try:
             for name, file, content in zip(self.manifest.names, self._files, contents, strict=True):
                 file.seek(self.manifest.span(name, *unit)[0])
