@@ -80,6 +80,19 @@ def test_rows_come_back_by_view_and_position(folder, storage):
             assert torch.equal(found.float(), expected)
 
 
+@pytest.mark.parametrize("storage", ["float16", "bfloat16", "float32"])
+def test_maps_of_one_position_in_channels_last_memory_come_back(folder, storage):
+    wanted = manifest(storage, {"a/map": [6, 1, 1]}, views=1, data={"images": 2})
+    maps = torch.arange(12.0).reshape(2, 6, 1, 1).to(memory_format=torch.channels_last)
+    pooled = maps.as_strided(maps.shape, (6, 1, 6, 6))  # as an average over all positions has it
+    with alone(folder):
+        begin(folder, wanted)
+        with Writer(folder, wanted) as writer:
+            writer.write((0, 0), {"a/map": pooled})
+        finish(folder)
+    assert torch.equal(Store(folder).read("a/map", 0, torch.tensor([1, 0])).float(), maps.flip(0))
+
+
 def test_a_tensor_lies_on_disk_by_view_then_image(folder):
     build(folder)
     raw = np.frombuffer((folder / "1.bin").read_bytes(), dtype="<f2").reshape(VIEWS, IMAGES, 4)
