@@ -64,7 +64,9 @@ class Case:
         """Seconds, the announcement's measurement left out."""
         build_cache(folder, self.manifest, self.live, self.loader.loader, self.accelerator, say=lambda _: None)
         store = Store(folder)
-        self.distiller.source = CachedSource(store, self.manifest.names, self.data.train.rows, self.live)
+        self.distiller.source = CachedSource(
+            store, self.manifest.names, self.data.train.rows, self.distiller.objective, self.live
+        )
         return store.manifest.seconds
 
     def read(self) -> float:

@@ -61,6 +61,7 @@ def rows() -> Iterator[Row]:
         preset = PRESETS.get(name)
         yield Row(name, {name: {}} if preset is None else preset, "the preset" if preset else "")
         if preset is not None and "ce" not in preset:
+            yield Row(f"{name}-64+kd", {name: {"weight": 64.0}, "kd": {}}, "as the recipe: without the preset's fade")
             yield Row(f"{name}-alone", {name: {}}, "without the preset's other parts")
         if name in SCALED:
             weight, why = SCALED[name]

@@ -171,7 +171,7 @@ class Distiller(nn.Module):
 
     def ahead(self, batch: Batch) -> Knowledge | None:
         """The knowledge of a batch where it lies on disk, to be read before the step; else None."""
-        return None if self.source is None else self.source.ahead(batch)
+        return None if self.source is None or self.objective.idle else self.source.ahead(batch)
 
     def prepare(
         self,

@@ -124,6 +124,7 @@ def price_of(plan: Plan, job: Job, distiller: Distiller, reference: FrozenTeache
         if distiller.teacher is not None:
             distiller.teacher.to(memory_format=torch.channels_last)
     distiller.quicken()
+    distiller.set_progress(0.0)  # where no weight has faded out yet
     loader = training_batches(job, data, device)
     few = _Few(loader)
     begun = time.perf_counter()

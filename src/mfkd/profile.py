@@ -61,6 +61,7 @@ def profile(plan: Plan, steps: int = 20, trace: Path | None = None) -> dict[str,
     plan = replace(plan, config=plan.config.model_copy(update={"log": quiet}))
     teacher, knowledge = _teacher(plan), "live"
     distiller = build_student(plan, "distilled", plan.config.seeds[0], teacher)
+    distiller.set_progress(0.0)  # as `update` does before the first
     if plan.config.cache.views is not None and distiller.source is not None:
         knowledge = "cache" if has_cache(plan.config) else "memory"
         if knowledge == "cache":

@@ -264,7 +264,9 @@ def test_nothing_to_compare_is_refused(tmp_path):
 def test_methods_are_named_by_what_they_are():
     assert label({}) == "none"
     assert label(complete("mfkd")) == "mfkd"
-    assert label(complete({"kd": {}, "mfkd": {}, "ce": {}})) == "mfkd"  # the order says nothing
+    preset = {"weight": 256.0, "fade": 0.5}
+    assert label(complete({"kd": {}, "mfkd": preset, "ce": {}})) == "mfkd"  # the order says nothing
+    assert label(complete({"mfkd": {}, "kd": {}})) == "mfkd+kd"
     assert label(complete({"mfkd": {}})) == "{mfkd}"
     assert label(complete(KD)) == "kd (ce.weight=0.1, kd.weight=0.9)"
     assert label(complete({"at": {}, "kd": {"temperature": 2.0}})) == "at+kd (kd.temperature=2.0)"

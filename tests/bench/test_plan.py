@@ -189,6 +189,7 @@ def test_every_shipped_plan_makes_cells_with_data_from_elsewhere(name):
 def test_missing_plan_is_refused_with_the_nearest():
     with pytest.raises(ConfigError) as caught:
         load_bench("bench-digit")
-    assert "unknown plan 'bench-digit'; did you mean bench-digits? a path to a YAML file is welcome too." in str(
-        caught.value
+    assert (
+        "unknown plan 'bench-digit'; did you mean bench-digits or fade-digits? a path to a YAML file is welcome too."
+        in str(caught.value)
     )

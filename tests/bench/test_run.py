@@ -188,6 +188,22 @@ def test_options_that_a_plan_no_longer_has_are_another_plan(bench, tmp_path):
         again("train.clip=null")
 
 
+def test_a_preset_that_stood_for_other_options_is_another_plan(bench):
+    board, _ = bench("seeds=[0]", only=["mfkd"], methods={"mfkd": "mfkd"})
+    path = board.rows[-1].cell.record
+    record = json.loads(path.read_text())
+    weight = record["method"]["mfkd"]["weight"]
+    record["method"]["mfkd"]["weight"] = weight / 4
+    path.write_text(json.dumps(record))
+    told = rf"method\.mfkd\.weight={weight / 4}, and the plan says {weight};"
+    with pytest.raises(ConfigError, match=told):
+        open_board(board.bench)
+    record["method"]["mfkd"]["weight"] = weight
+    del record["method"]["kd"]  # as where the teacher has other classes
+    path.write_text(json.dumps(record))
+    assert open_board(board.bench).rows[-1].state == "done"
+
+
 def test_teachers_of_another_plan_are_refused(tmp_path):
     def teacher(*words):
         small = ("data.fraction=0.2", "teacher.model=resnet14", "teacher.train={epochs: 1}", "log.trackers=[]")

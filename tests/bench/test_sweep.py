@@ -48,7 +48,10 @@ def test_space_is_of_the_method_or_of_the_recipe(sweep, tmp_path):
         "method.mfkd.size": [[2, 2], [4, 4]],
     }
     assert (planned.config.data.evaluate, planned.folder) == ("val", tmp_path / "sweep-mfkd")
-    assert planned.config.method == {"mfkd": {}, "kd": {"temperature": 4.0, "weight": 1.0}}
+    assert planned.config.method == {
+        "mfkd": {"weight": 256.0, "fade": 0.5},
+        "kd": {"temperature": 4.0, "weight": 1.0},
+    }
     assert [Span(1, 8).log, Span(0.01, 0.4).log, Span(0, 5).log] == [False, True, False]
 
 

@@ -113,7 +113,7 @@ REFUSED = [
     (["predict", "none.png", "-m", "."], "image none.png does not exist; give image files, or folders of them."),
     (["predict", ".", "-m", "."], "folder . holds no image; known endings: .bmp, .gif,"),
     (["methods", "mfk"], "unknown method 'mfk'; did you mean mfkd"),
-    (["bench", "bench-digit"], "unknown plan 'bench-digit'; did you mean bench-digits?"),
+    (["bench", "bench-digit"], "unknown plan 'bench-digit'; did you mean bench-digits or fade-digits?"),
     (["bench", "a/b.yaml"], "plan a/b.yaml does not exist; shipped ones: ablation-cifar100, bench-digits,"),
     (["bench", "bench-digits", "seds=[0]"], "base: unknown key 'seds'; did you mean seeds?"),
     (["bench", "bench-digits", "--only", "kdd"], "unknown method 'kdd'; did you mean kd"),

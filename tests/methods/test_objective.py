@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 
 import pytest
@@ -60,6 +61,37 @@ def test_a_fading_weight_falls_linearly_and_stays_at_zero(make_inputs):
     both = Objective({"a": Constant({"x": 1.0}, weight=8, warmup=0.5, fade=1.0)}, ce=0.0)
     both.set_progress(0.25)
     assert both.weight("a") == pytest.approx(8 * 0.5 * 0.75)
+
+
+def test_a_weight_that_has_faded_out_has_no_term_and_asks_for_nothing(make_inputs):
+    student, _, batch = make_inputs()
+    fading = Constant({"x": 1.0}, weight=8, fade=0.5)
+    fading.own = torch.nn.Parameter(torch.tensor(3.0))
+    objective = Objective({"a": fading, "b": Constant({"y": 1.0}, fade=1.0)}, ce=0.0)
+    found = []
+    for progress in (0.49, 0.5, 1.0):
+        objective.set_progress(progress)
+        found.append(list(objective(student, Knowledge(), batch)[1]))
+    assert found == [["ce", "x", "y"], ["ce", "y"], ["ce"]]
+    assert objective.idle
+    loss, _ = objective(student, None, batch)  # no knowledge is wanted
+    loss.backward()
+    assert (loss.item(), fading.own.grad) == (0, torch.tensor(0.0))  # which DDP waits for
+
+
+def test_a_loop_that_tells_no_progress_is_told_that_the_weight_should_fade(make_inputs):
+    student, _, batch = make_inputs()
+    objective = Objective({"a": Constant({"x": 1.0}, fade=0.5), "b": Constant({"y": 1.0}, warmup=0.5)})
+    objective.eval()(student, Knowledge(), batch)  # a look at the terms is no training
+    text = (
+        "the weight of a should fade, and nobody has told how far the run is: call "
+        "distiller.set_progress(step / steps) before each step, or name the method in a mapping, without fade."
+    )
+    with pytest.warns(UserWarning, match=re.escape(text)):
+        objective.train()(student, Knowledge(), batch)
+    objective.set_progress(0.0)
+    objective(student, Knowledge(), batch)
+    Objective({"b": Constant({"y": 1.0}, warmup=0.5)})(student, Knowledge(), batch)
 
 
 def test_labels_targets_and_smoothing_reach_the_cross_entropy(make_inputs):

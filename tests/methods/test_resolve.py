@@ -10,7 +10,10 @@ from mfkd.methods.mfkd import MFKD, MFKDConfig
 
 
 def test_a_preset_stands_for_its_mapping_and_a_name_for_itself():
-    assert dict(resolve("mfkd").configs) == {"mfkd": MFKDConfig(), "kd": KDConfig(temperature=4.0, weight=1.0)}
+    assert dict(resolve("mfkd").configs) == {
+        "mfkd": MFKDConfig(weight=256.0, fade=0.5),
+        "kd": KDConfig(temperature=4.0, weight=1.0),
+    }
     assert dict(resolve("kd").configs) == {"kd": KDConfig()}
     assert resolve("none").methods == ()
     assert resolve({}).methods == ()

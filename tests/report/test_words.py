@@ -91,6 +91,12 @@ def test_what_was_asked():
         "resnet8 learns digits from resnet20 by the method kd (kd.weight=2.0)."
     )
     assert words.asked(folder([80.0], []))[0] == "resnet8 was trained on digits without a teacher."
+    fading = folder([80.0], [82.0])
+    fading.distilled[0] = fading.distilled[0].model_copy(update={"method": complete("mfkd")})
+    assert words.asked(fading)[0] == (
+        "resnet8 learns digits from resnet20 by the method mfkd "
+        "(weights: ce 1, mfkd 256 fading out over 50% of the run, kd 1)."
+    )
 
 
 @pytest.mark.parametrize(

@@ -132,7 +132,7 @@ def test_fusion_without_parameters_shows_its_maps_and_no_weights(tmp_path, pictu
         open_plan(load_config("digits", [*WORDS, f"data.name=folder:{pictures}", f"out={tmp_path}", "seeds=[0]"])), str
     )
     page = page_of(tmp_path, str)
-    assert "by the method mfkd (weights: ce 1, mfkd 64, kd 1)." in str(page)
+    assert "by the method mfkd+kd (weights: ce 1, mfkd 64, kd 1)." in str(page)
     assert not any("weights are those" in text or "left out" in text for text in texts(page))
     assert not any(picture.name.startswith("levels") for picture in page.pictures)
     shown = [block for section in page.sections for block in section.blocks if section.title == "What the fusion sees"]

@@ -73,7 +73,9 @@ class Made:
                     plan = [torch.arange(manifest.images)[chunk * manifest.chunk :][: manifest.chunk]]
                     writer.write((view, chunk), tensors(source.knowledge(*self.loader.loader.batches(plan, view))))
             finish(folder)
-        return CachedSource(Store(folder, manifest.fields), manifest.names, self.plan.data.train.rows, source)
+        return CachedSource(
+            Store(folder, manifest.fields), manifest.names, self.plan.data.train.rows, self.distiller.objective, source
+        )
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +118,15 @@ def test_raw_knowledge_is_the_networks_own(made, cached):
     assert torch.equal(cached.raw(batch).logits, made.teacher.logits(batch.image))
     assert made.distiller.source.ahead(batch) is None
     assert cached.ahead(batch).taps.keys() == {"mfkd/fused"}
+
+
+def test_what_a_faded_method_made_is_not_read(made, cached, monkeypatch):
+    batch = next(iter(made.loader.epoch(0)))
+    monkeypatch.setattr(made.distiller.objective, "resting", lambda name: name == "mfkd")
+    for source in (cached, made.distiller.source):
+        known = source.knowledge(batch)
+        assert known.logits is not None
+        assert not known.taps
 
 
 def test_a_batch_that_is_not_kept_is_refused(made, cached):

@@ -90,7 +90,7 @@ def test_an_infinite_mask_is_no_broken_weight(lab):
 
 
 def test_preparation_runs_once_and_is_kept(lab, monkeypatch):
-    job, calls = lab.job(), []
+    job, calls = lab.job(lr=0.01), []
     real = Distiller.prepare
     monkeypatch.setattr(Distiller, "prepare", lambda *args, **kwargs: calls.append(1) or real(*args, **kwargs))
     monkeypatch.setattr(loop.Fit, "_epoch", lambda self: (_ for _ in ()).throw(KeyError("before training")))
@@ -103,7 +103,7 @@ def test_preparation_runs_once_and_is_kept(lab, monkeypatch):
     monkeypatch.setattr(Distiller, "prepare", lambda *_, **__: pytest.fail("prepared again"))
     resumed = lab.train(job, "mfkd")[1]
     monkeypatch.undo()
-    assert equal(resumed.state_dict(), lab.train(lab.job("whole"), "mfkd")[1].state_dict())
+    assert equal(resumed.state_dict(), lab.train(lab.job("whole", lr=0.01), "mfkd")[1].state_dict())
     assert len(calls) == 1
 
 

@@ -6,6 +6,8 @@ import torch
 
 from mfkd.data import train_loader
 from mfkd.errors import ConfigError
+from mfkd.methods.mfkd import MFKD
+from mfkd.methods.objective import Objective
 from mfkd.train import loop
 from mfkd.train.optim import Average
 from mfkd.train.runtime import start
@@ -201,6 +203,26 @@ def test_alone_and_distilled_start_alike_and_see_the_same(lab):
         assert equal(seen[name][0], seen["alone"][0])
         assert len(seen[name][1]) == 12
         assert all(map(torch.equal, seen[name][1], seen["alone"][1]))
+
+
+def test_a_weight_that_has_faded_out_costs_nothing_and_changes_nothing(lab, monkeypatch):
+    method, calls, results = {"mfkd": {"fade": 0.25}, "kd": {}}, [], []
+    real = MFKD.forward
+    monkeypatch.setattr(MFKD, "forward", lambda *args: calls.append(args) or real(*args))
+    for place, resting in (("resting", Objective.resting), ("multiplied", lambda self, name: False)):
+        monkeypatch.setattr(Objective, "resting", resting)
+        results.append(lab.train(lab.job(place), method))
+        results.append(len(calls))
+    (record, student), few, (full, other), all_of_them = results
+    assert (few, all_of_them - few) == (3, 12)  # of two epochs of six steps
+    assert equal(student.state_dict(), other.state_dict())
+    first, last = record.curves
+    assert "mfkd" not in last
+    assert last == {name: value for name, value in full.last.items() if name != "mfkd"} | {"seconds": last["seconds"]}
+    everywhere = full.curves[0]["mfkd"]
+    assert first["mfkd"] != everywhere  # a mean over its own three steps
+    assert 0.5 * everywhere < first["mfkd"] < 2 * everywhere
+    assert first["kd"] == full.curves[0]["kd"]
 
 
 def test_the_teacher_does_not_move(lab):

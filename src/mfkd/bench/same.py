@@ -35,19 +35,24 @@ def check_same(cell: Cell) -> None:
 
 
 def _student(cell: Cell) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
-    found, wanted = validated(RunConfig, RunRecord.load(cell.record).config, f"{cell.record}: "), cell.config
+    record, wanted = RunRecord.load(cell.record), cell.config
+    found = validated(RunConfig, record.config, f"{cell.record}: ")
     pairs = zip(found.named_teachers.values(), wanted.named_teachers.values(), strict=False)
     # Where its teachers were trained here, a student was given their weights.
     given = [own if is_ready(planned) else own.model_copy(update={"weights": None}) for own, planned in pairs]
     if len(given) == len(found.named_teachers):
         found = found.model_copy(update={"teacher": given[0], "teachers": tuple(given[1:])})
-    yield "a student trained", _settings(found, cell.kind), _settings(wanted, cell.kind)
+    old, new = _settings(found, cell.kind), _settings(wanted, cell.kind)
+    if cell.kind != "alone":  # what it was trained with, whatever a preset of that name stands for by now
+        old["method"], new["method"] = complete(record.method), complete(wanted.method)
+        if isinstance(wanted.method, str):  # parts of a preset that the teacher cannot serve were left out
+            new["method"] = {name: options for name, options in new["method"].items() if name in old["method"]}
+    yield "a student trained", old, new
 
 
 def _settings(config: RunConfig, kind: str) -> dict[str, Any]:
-    left_out = ("teacher", "teachers", "method", "cache") if kind == "alone" else ()
-    told = {key: value for key, value in settings(config).items() if key not in left_out}
-    return told | ({} if kind == "alone" else {"method": complete(config.method)})
+    left_out = ("teacher", "teachers", "method", "cache") if kind == "alone" else ("method",)
+    return {key: value for key, value in settings(config).items() if key not in left_out}
 
 
 def _teachers(cell: Cell) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:

@@ -77,7 +77,7 @@ PLUGINS = "mfkd.methods"
 """Group of the entry points by which a package adds methods: name = "package.module:MethodClass"."""
 
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
-    "mfkd": {"mfkd": {}, "kd": {"temperature": 4.0, "weight": 1.0}},
+    "mfkd": {"mfkd": {"weight": 256.0, "fade": 0.5}, "kd": {"temperature": 4.0, "weight": 1.0}},
     "none": {},
     "simkd": {"simkd": {}, "ce": {"weight": 0.0}},
 }

@@ -3,6 +3,7 @@
 Shapes:    B batch; K classes.
 """
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -48,7 +49,16 @@ class Objective(nn.Module):
     @property
     def idle(self) -> bool:
         """Whether no method adds a term any more, so that nothing need be asked of the teacher."""
-        return all(method.idle for _, method in self.named())
+        return all(method.idle for _, method in self.awake())
+
+    def resting(self, name: str) -> bool:
+        """Whether the weight of a method has faded out, so that neither its term nor its knowledge is wanted."""
+        fade = dict(self.named())[name].config.fade
+        return fade is not None and self.progress is not None and self.progress >= fade
+
+    def awake(self) -> list[tuple[str, Method]]:
+        """The methods whose weight has not faded out."""
+        return [(name, method) for name, method in self.named() if not self.resting(name)]
 
     def set_progress(self, progress: float) -> None:
         """Tell every method how far the run is, 0 to 1."""
@@ -58,7 +68,7 @@ class Objective(nn.Module):
 
     def watched(self) -> dict[str, Tensor]:
         """What the methods have to log of the last forward pass beside their terms."""
-        return {name: value for _, method in self.named() for name, value in method.watched().items()}
+        return {name: value for _, method in self.awake() for name, value in method.watched().items()}
 
     def weight(self, name: str) -> float:
         """The factor of a method's terms now: its weight, which rises over its warm-up and falls over its fade."""
@@ -72,10 +82,19 @@ class Objective(nn.Module):
             weight *= max(0.0, 1.0 - self.progress / config.fade)
         return weight
 
+    def _ask_for_progress(self) -> None:
+        fading = [name for name, method in self.named() if method.config.fade is not None]
+        if fading:  # Python shows it once
+            warnings.warn(
+                f"the weight of {', '.join(fading)} should fade, and nobody has told how far the run is: call "
+                "distiller.set_progress(step / steps) before each step, or name the method in a mapping, without fade.",
+                stacklevel=2,
+            )
+
     def forward(
         self, student: Outputs, teacher: Knowledge | None, batch: Batch, label_smoothing: float = 0.0
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss, and the unweighted terms by name with `ce` first.
+        """The loss, and the unweighted terms by name with `ce` first; a weight that has faded out has none.
 
         Args:
             student: logits (B, K) and the taps of `needs.student`; gradients flow.
@@ -88,17 +107,19 @@ class Objective(nn.Module):
             ShapeError: a term that is not a scalar.
             ConfigError: two methods with a term of one name.
         """
+        if self.progress is None and self.training:
+            self._ask_for_progress()
         with no_autocast(student.logits):
             raw, student = student.taps, Outputs(full(student.logits), full_taps(self._compared(student.taps)))
             terms = {"ce": cross_entropy(student.logits, batch.label, batch.target, label_smoothing)}
             loss = self.ce * terms["ce"]
             if teacher is None:
-                if any(method.needs_teacher and not method.idle for _, method in self.named()):
+                if any(method.needs_teacher and not method.idle for _, method in self.awake()):
                     raise TrainingError(f"{', '.join(self.methods)} need the teacher's knowledge, got none.")
                 teacher = Knowledge()
             logits = None if teacher.logits is None else full(teacher.logits)
             teacher = Knowledge(logits, full_taps(teacher.taps))
-            for name, method in self.named():
+            for name, method in self.awake():
                 own = Outputs(student.logits, raw) if method.mixed else student
                 for term, value in method(own, teacher, batch).items():
                     if term in terms:
@@ -106,13 +127,15 @@ class Objective(nn.Module):
                     if value.ndim:
                         raise ShapeError(f"term {term!r} of {name} must be a scalar, got {tuple(value.shape)}.")
                     terms[term] = value
-                    # A weight of 0 still multiplies, so that every parameter gets a gradient under DDP.
                     loss = loss + self.weight(name) * value
+            for name, method in self.named():
+                if self.resting(name):  # DDP waits for a gradient of every parameter
+                    loss = loss + 0.0 * sum(part.sum() for part in method.parameters() if part.requires_grad)
         return loss, terms
 
     def _compared(self, taps: Taps) -> Taps:
         """The student's maps that a method wants in full precision; converting the others would only cost time."""
-        wanted = {tap for _, method in self.named() if not method.mixed for tap in method.needs.student}
+        wanted = {tap for _, method in self.awake() if not method.mixed for tap in method.needs.student}
         return {name: tap for name, tap in taps.items() if name in wanted}
 
 

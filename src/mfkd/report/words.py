@@ -19,12 +19,17 @@ def asked(run: RunFolder) -> list[str]:
     if run.distilled:
         how = label(complete(run.first.method))  # options that came later have their defaults
         if "(" not in how:  # else it tells its options itself
-            parts = [f"{name} {options['weight']:g}" for name, options in run.first.method.items()]
+            parts = [f"{name} {options['weight']:g}{_fading(options)}" for name, options in run.first.method.items()]
             how += f" (weights: {', '.join(parts)})"
         first = f"{student} learns {data} from {teacher} by the method {how}."
     else:
         first = f"{student} was trained on {data} without a teacher."
     return [first, f"{told_protocol(run.first)}; {plural(len(seeds), 'seed')}: {', '.join(map(str, seeds))}."]
+
+
+def _fading(options: dict[str, Any]) -> str:
+    fade = options.get("fade")  # older runs do not tell, and had none
+    return "" if fade is None else f" fading out over {100 * fade:g}% of the run"
 
 
 def gained(run: RunFolder) -> list[str]:

@@ -18,11 +18,12 @@ class CachedSource:
         store: complete knowledge; may hold more than is wanted.
         names: tensors that are wanted.
         rows: (N,) source rows of the training split, in its order.
+        objective: knows whose weight has faded out, so that its own tensors need not be read any more.
         live: answers what is not kept: raw taps for a preparation.
     """
 
-    def __init__(self, store: Store, names: list[str], rows: Tensor, live: Source) -> None:
-        self.store, self.names, self.live = store, names, live
+    def __init__(self, store: Store, names: list[str], rows: Tensor, objective: Objective, live: Source) -> None:
+        self.store, self.names, self.objective, self.live = store, names, objective, live
         # One past the largest row stands for all rows that the split does not have.
         self.positions = torch.full((int(rows.max()) + 2,), -1)
         self.positions[rows.cpu()] = torch.arange(len(rows))
@@ -55,7 +56,10 @@ class CachedSource:
                 "it was made for another training split."
             )
         device, found = batch.image.device, {}
+        resting = {name for name, _ in self.objective.named() if self.objective.resting(name)}
         for name in self.names:
+            if name.partition("/")[0] in resting:  # what a method makes is named after it
+                continue
             kept = self.store.read(name, view, positions, pin=device.type == "cuda")
             found[name] = kept.to(device, non_blocking=True).to(batch.image.dtype)
         return Knowledge(found.pop(LOGITS, None), found)

@@ -47,7 +47,7 @@ class LiveSource:
         wanted = self.objective.needs.logits
         raw = self.raw(batch) if wanted else Knowledge(None, self.teacher.maps(batch.image, self.specs))
         taps: Taps = {}
-        for _, method in self.objective.named():
+        for _, method in self.objective.awake():
             taps |= method.knowledge({name: raw.taps[name] for name in method.needs.teacher})
         return Knowledge(raw.logits, taps)
 

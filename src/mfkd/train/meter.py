@@ -9,6 +9,8 @@ from torch import Tensor
 
 from mfkd.types import DistillOutput
 
+PARTS_OF = "parts of "
+
 
 @dataclass
 class Meter:
@@ -29,6 +31,8 @@ class Meter:
             "right": (out.logits.argmax(1) == label).sum(),
             "labelled": (label >= 0).sum(),
         }
+        for name in [name for name in self.sums if name not in found and not name.startswith(PARTS_OF)]:
+            self.sums.setdefault(PARTS_OF + name, self.sums["parts"])  # its weight has faded out within the epoch
         like = out.loss  # fp32, or fp64 where the networks are
         for name, value in found.items():
             before = self.sums.get(name)
@@ -40,7 +44,10 @@ class Meter:
         Args:
             reduce: sums a tensor over all processes.
         """
-        values = dict(zip(self.sums, reduce(torch.stack(list(self.sums.values()))).tolist(), strict=True))
+        device = self.sums["parts"].device  # of a run that goes on, what has faded out lies where it was loaded
+        sums = reduce(torch.stack([value.to(device) for value in self.sums.values()])).tolist()
+        values = dict(zip(self.sums, sums, strict=True))
         parts, right, labelled = values.pop("parts"), values.pop("right"), values.pop("labelled")
-        means = {name: value / parts for name, value in values.items()}
+        counts = {name: values.pop(PARTS_OF + name, parts) for name in [*values] if not name.startswith(PARTS_OF)}
+        means = {name: values[name] / count for name, count in counts.items()}
         return {**means, "train_top1": 100 * right / labelled if labelled else 0.0}

@@ -65,7 +65,9 @@ class Shared:
             distiller.objective.load_state_dict(self.state, strict=False)
         distiller.shared_seconds = dict(self.seconds)
         if self.store is not None and self.rows is not None and distiller.source is not None:
-            distiller.source = CachedSource(self.store, list(self.names), self.rows, distiller.source)
+            distiller.source = CachedSource(
+                self.store, list(self.names), self.rows, distiller.objective, distiller.source
+            )
         return distiller
 
 
