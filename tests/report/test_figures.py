@@ -28,6 +28,15 @@ def test_curves_of_unlike_length_share_an_axis():
     assert "teacher from 10.0 to 40.0%; student alone from 10.0 to 20.0%" in found.alt
 
 
+def test_a_term_whose_weight_has_faded_out_ends_there():
+    rows = [{"epoch": n, "ce": 2.0 / n, "mfkd": 1.0 / n} for n in (1, 2, 3, 4)]
+    faded = [*rows[:2], *({"epoch": row["epoch"], "ce": row["ce"]} for row in rows[2:])]
+    assert curves.losses([record(rows)]).caption.endswith("divided by its value in the first epoch.")
+    found = curves.losses([record(faded)])
+    assert found.caption.endswith("A line ends where its weight has faded out.")
+    assert found.alt.endswith("ce falls to 25%; mfkd falls to 50%.")
+
+
 def test_limits_leave_out_what_is_far_away():
     low, high = points.window([0, 1, 2, 3, -50, 1])
     assert -1 < low < 0

@@ -67,12 +67,14 @@ def losses(records: Sequence[RunRecord]) -> Picture | None:
     if not curves:
         return None
     told = [f"{label} falls to {100 * values.mean(0)[-1]:.0f}%" for label, _, _, values in curves]
+    faded = len({len(epochs) for _, _, epochs, _ in curves}) > 1
     return draw(
         "loss-terms",
         "Terms of the distilled student's loss",
         f"Terms of the loss relative to the first epoch: {'; '.join(told)}.",
         lambda figure, theme: lines(axes(figure, theme, "epoch", "relative to epoch 1"), theme, curves, floor=0.0),
-        "Each term without its weight, divided by its value in the first epoch.",
+        "Each term without its weight, divided by its value in the first epoch."
+        + (" A line ends where its weight has faded out." if faded else ""),
     )
 
 
