@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 EXAMPLES = examples(
     {
         "mfkd sweep --method kd weight=0.5..8": "kd on the digits",
-        "mfkd sweep my.yaml --trials 4 weight=1..16": "four trials of mfkd",
+        "mfkd sweep my.yaml --trials 4 weight=32..512": "four trials of mfkd",
         "mfkd sweep train.lr=0.01..0.4 seeds=[0,1]": "the rate, mean of two seeds",
     }
 )
