@@ -175,3 +175,19 @@ def test_what_is_far_below_plain_training_is_explained(smoke):
 
         about = (smoke["RECORD"].parent / "about.md").read_text()
         assert all(f"`{name}`" in about for name in smoke["far_below"](json.loads(smoke["RECORD"].read_text())))
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "assets" / "teachers").glob("*.safetensors")), ids=lambda path: path.stem
+)
+def test_kept_teachers_load_and_have_the_accuracy_of_their_record(path):
+    import json
+
+    from mfkd import build_model
+    from mfkd.models.weights import load_weights
+
+    record = json.loads(path.with_name(f"{path.stem}.record.json").read_text())
+    model, top1 = record["config"]["student"]["model"], record["metrics"]["top1"]
+    load_weights(build_model(model, num_classes=100), path, who="teacher")
+    row = f"| `{path.name}` | {model} | {top1:.2f} | `mfkd train {Path(record['config']['out']).name}` |"
+    assert row in (path.parent / "README.md").read_text()
