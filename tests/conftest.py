@@ -9,9 +9,10 @@ from browser import browser  # noqa: F401 - a fixture for all tests
 from mfkd.models import trust
 
 WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-if WORKERS > 1:
+if "PYTEST_XDIST_WORKER" in os.environ:
     # Readline has told its size of a terminal to the process that started this one; tables ask for it.
     os.environ.pop("COLUMNS", None)
+if WORKERS > 1:
     # More threads than cores would wait for one another.
     os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // WORKERS))
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
