@@ -202,6 +202,10 @@ def test_a_preset_that_stood_for_other_options_is_another_plan(bench):
     del record["method"]["kd"]  # as where the teacher has other classes
     path.write_text(json.dumps(record))
     assert open_board(board.bench).rows[-1].state == "done"
+    record["config"]["method"] = {"mfkd": record["method"]["mfkd"]}  # a plan of another mapping, under the same name
+    path.write_text(json.dumps(record))
+    with pytest.raises(ConfigError, match=r"method\.kd.*=None, and the plan says "):
+        open_board(board.bench)
 
 
 def test_teachers_of_another_plan_are_refused(tmp_path):

@@ -45,7 +45,7 @@ def _student(cell: Cell) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]
     old, new = _settings(found, cell.kind), _settings(wanted, cell.kind)
     if cell.kind != "alone":  # what it was trained with, whatever a preset of that name stands for by now
         old["method"], new["method"] = complete(record.method), complete(wanted.method)
-        if isinstance(wanted.method, str):  # parts of a preset that the teacher cannot serve were left out
+        if found.method == wanted.method:  # parts of a preset that the teacher cannot serve were left out
             new["method"] = {name: options for name, options in new["method"].items() if name in old["method"]}
     yield "a student trained", old, new
 
