@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from trainings import Training, Workers, ours, plan_of, reference, teacher_alone, updates, with_workers
 
+from mfkd.methods import PRESETS
 from mfkd.pipeline import share_knowledge
 from mfkd.plan import Plan
 from mfkd.profile import profile
@@ -45,6 +46,7 @@ PARTS = {
 PRECISION = choose_precision("auto")
 if PRECISION == "fp32":
     del PARTS["bf16"]  # it is switched off already
+FADE = PRESETS["mfkd"]["mfkd"]["fade"]  # share of a run after which the fused maps are not compared any more
 PROCESSES = 5  # whose peaks of memory are compared; single ones differ by some per cent
 
 
@@ -91,6 +93,10 @@ def spread(values: list[float]) -> dict[str, float]:
 
 RATIOS: dict[str, Callable[[dict[str, float]], float]] = {
     "MFKD cached / plain student training": lambda r: r["mfkd cached"] / r["plain"],
+    "MFKD cached, faded out / plain student training": lambda r: r["mfkd faded"] / r["plain"],
+    "MFKD cached, a whole run / plain student training": lambda r: (
+        (FADE * r["mfkd cached"] + (1 - FADE) * r["mfkd faded"]) / r["plain"]
+    ),
     "MFKD live / (plain + teacher forward)": lambda r: r["mfkd live"] / (r["plain"] + r["teacher"]),
     "reference loop / MFKD cached": lambda r: r["reference kd"] / r["mfkd cached"],
     "reference loop / MFKD live": lambda r: r["reference kd"] / r["mfkd live"],
@@ -109,7 +115,8 @@ def one(args: argparse.Namespace, pair: str, batch: int, *, parts: bool) -> dict
     live = ours(plan, prepared)
     kd = plan.config.model_copy(update={"method": "kd"})
     fits = {"mfkd live": live, "plain": ours(plan, None), "mfkd cached": ours(cached_plan, shared),
-            "kd live": ours(Plan(kd, plan.data), Shared())}  # fmt: skip
+            "mfkd faded": ours(cached_plan, shared), "kd live": ours(Plan(kd, plan.data), Shared())}  # fmt: skip
+    fits["mfkd faded"].state.epoch = fits["mfkd faded"].training.epochs - 1  # the last epoch, long after the fade
     trainings = {name: updates(fit) for name, fit in fits.items()}
     trainings |= {
         "teacher": teacher_alone(live),

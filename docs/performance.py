@@ -21,6 +21,8 @@ Distilling should cost what plain training costs. This page says what is done fo
   away if it answers otherwise; the teacher itself is not touched. If no method needs the logits, nothing is run after
   the last tap. It runs in channels-last memory, in the precision of `train.precision`, and without gradients.
 - **The knowledge cache** (`cache.views=N`) takes the teacher out of the step altogether.
+- **A weight that has faded out** (`fade`; that of the preset `mfkd` after half the run) takes its term, the student's
+  side of the fusion and the reading of its knowledge out of the step.
 - **Mixed precision** (`train.precision=bf16`) holds for both networks and for MFKD's fusion of the student's maps;
   losses are computed in float32. `auto` takes it where the hardware computes it (CUDA from Ampere on, AVX512-BF16,
   AMX) and fp32 elsewhere; a processor that has to emulate it is told to be slow.
@@ -88,6 +90,8 @@ workers. It does plain KD, which is cheaper than MFKD in that style would be.
 """
 GOALS = (  # row, goal of each pair, whether the goal is an upper bound
     ("MFKD cached / plain student training", {"resnet56:resnet20": 1.10, "vgg13:vgg8": 1.10}, True),
+    ("MFKD cached, faded out / plain student training", {}, True),
+    ("MFKD cached, a whole run / plain student training", {"resnet56:resnet20": 1.10, "vgg13:vgg8": 1.10}, True),
     ("MFKD live / (plain + teacher forward)", {"resnet56:resnet20": 1.10, "vgg13:vgg8": 1.10}, True),
     ("reference loop / MFKD cached", {"resnet56:resnet20": 4.0, "vgg13:vgg8": 2.8}, False),
     ("reference loop / MFKD live", {"resnet56:resnet20": 2.3, "vgg13:vgg8": 1.8}, False),
@@ -163,6 +167,8 @@ def tables(record: dict[str, Any]) -> str:
         *_head(["", *heads]),
     ]
     for name, goals, upper in GOALS:
+        if any(name not in found["ratios"] for *_, found in columns):  # older records know no fade
+            continue
         cells = [_ratio(found["ratios"][name], goals.get(pair), upper) for pair, _, found in columns]
         lines.append(_row([name, *cells]))
     name = "reference loop / our plain training"
