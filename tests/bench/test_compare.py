@@ -149,6 +149,17 @@ def test_tables_say_the_same_in_all_forms(three):
     assert found[0].as_dict()["rows"][1]["differences"]["alone"]["each"] == {0: 1.0, 1: 2.0, 2: 3.0}
 
 
+@pytest.mark.parametrize(
+    ("device", "shared", "told"),
+    [("cpu", {"cache": 9.0}, True), ("cpu", {"preparation": 1.0}, False), ("cuda", {"cache": 9.0}, False)],
+)
+def test_memory_that_counts_the_cache_is_said_to(tmp_path, device, shared, told):
+    environment = {"processor": "p", "device": device, "threads": 2, "commit": "c"}
+    record(tmp_path / "a", "kd", 0, 61.0, shared_seconds=shared, environment=environment)
+    (table,) = compare([tmp_path / "a"])
+    assert any("pages that all trainings share" in note for note in table.notes) == told
+
+
 def test_six_seeds_have_a_permutation_test(tmp_path):
     for seed in range(6):
         record(tmp_path / "a", "none", seed, 60.0 + seed)

@@ -274,6 +274,11 @@ def _notes(sheet: Sheet, rows: Sequence[Row]) -> list[str]:
         found = sorted({str(record.environment.get(key)) for record in records})
         if len(found) > 1:
             notes.append(f"Times are from different {word} ({', '.join(found)}) and do not compare.")
+    if any(record.environment.get("device") == "cpu" and record.shared_seconds.get("cache") for record in records):
+        notes.append(
+            "MB are of the whole process, with what it has read of the knowledge cache: pages that all trainings share "
+            "and the system takes back when it wants."
+        )
     commits = sorted({str(record.environment.get("commit")) for record in records})
     if len(commits) > 1:
         notes.append(f"Trained by different versions of the code (commits {', '.join(commits)}).")
