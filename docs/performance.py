@@ -101,7 +101,7 @@ GOALS = (  # row, goal of each pair, whether the goal is an upper bound
 PUBLIC = {"resnet56:resnet20": (750, 154), "vgg13:vgg8": (434, 140)}
 """Images a second of our plain training and of public research code doing KD (RepDistiller's networks, batch 64, two
 cores), as the project's first measurement had them: the reference loop must be no slower, within `STRAW`."""
-STRAW = 0.15
+PUBLIC_BATCH, STRAW = "64", 0.15
 OVERHEAD, MEMORY = 0.03, 1.05
 WITHOUT = (
     "This processor has no bf16 instructions. The goals against the reference loop were set on one that has; here both "
@@ -173,8 +173,12 @@ def tables(record: dict[str, Any]) -> str:
         lines.append(_row([name, *cells]))
     name = "reference loop / our plain training"
     if precision == "bf16" and all(name in found["ratios"] for *_, found in columns):
-        cells = [_public(found["ratios"][name], pair) for pair, _, found in columns]
-        lines.append(_row([f"{name} (public research code)", *cells]))
+        cells = [
+            _public(found["ratios"][name], pair) if batch == PUBLIC_BATCH else _ratio(found["ratios"][name])
+            for pair, batch, found in columns
+        ]
+        told = f" (at {PUBLIC_BATCH}: public research code)" if any(b == PUBLIC_BATCH for _, b, _ in columns) else ""
+        lines.append(_row([name + told, *cells]))
     lines.append(_row(["outside networks and optimiser, %", *(
         _goal(f"{100 * found['profile']['overhead']:.1f}", found["profile"]["overhead"], OVERHEAD, "under 3")
         for *_, found in columns)]))  # fmt: skip
