@@ -7,6 +7,7 @@ from mfkd import estimate as module
 from mfkd.config import load_config
 from mfkd.errors import ConfigError
 from mfkd.estimate import estimate
+from mfkd.methods.objective import Objective
 from mfkd.models import build_model
 from mfkd.models.weights import save_weights
 from mfkd.pipeline import run
@@ -63,6 +64,32 @@ def test_time_follows_the_measured_update(plan, monkeypatch):
     evaluations = 3 + 1  # one batch each: after epochs 4, 8 and 10, and at the end
     preparation, agreement = 1, 1
     assert alone["seconds"] == pytest.approx(updates + evaluations + preparation + agreement + module.COST_SECONDS)
+
+
+def test_a_term_is_counted_until_it_has_faded_out(plan, monkeypatch):
+    """An update takes 1 s, and 8 s more where the objective has a term of MFKD."""
+    now = [0.0]
+
+    def clock():
+        now[0] += 1
+        return now[0]
+
+    def forward(objective, *given):
+        now[0] += 8 * ("mfkd" in dict(objective.awake()))
+        return real(objective, *given)
+
+    real = Objective.forward
+    monkeypatch.setattr(module.time, "perf_counter", clock)
+    monkeypatch.setattr(Objective, "forward", forward)
+
+    def seconds(fade):
+        words = ("train.epochs=10", "method={mfkd: {}, kd: {}}", f"method.mfkd.fade={fade}")
+        return estimate(plan(*words))["steps"][2]["seconds"]
+
+    updates = 10 * (269 // 64)
+    stays = seconds("null")
+    assert stays - seconds(0.25) == pytest.approx(updates * 8 * 0.75)
+    assert seconds(1.0) == pytest.approx(stays)
 
 
 def test_slow_updates_are_few():

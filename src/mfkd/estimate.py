@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, pairwise
 from statistics import median
 from typing import Any
 
@@ -124,7 +124,7 @@ def price_of(plan: Plan, job: Job, distiller: Distiller, reference: FrozenTeache
         if distiller.teacher is not None:
             distiller.teacher.to(memory_format=torch.channels_last)
     distiller.quicken()
-    distiller.set_progress(0.0)  # where no weight has faded out yet
+    distiller.set_progress(0.0)
     loader = training_batches(job, data, device)
     few = _Few(loader)
     begun = time.perf_counter()
@@ -137,17 +137,21 @@ def price_of(plan: Plan, job: Job, distiller: Distiller, reference: FrozenTeache
     weights = _bytes(distiller.student.state_dict())
     model, optimizer = accelerator.prepare(distiller, build_optimizer(distiller.trainable_parameters(), training))
     model.train()
-    taken: list[float] = []
     batches = _endless(loader)
-    while not _enough(taken):
-        begun = time.perf_counter()
-        for batch in islice(batches, training.accumulate):
-            accelerator.backward(model(batch.image, batch.label, batch.index, batch.target).loss / training.accumulate)
-        optimizer.step()
-        optimizer.zero_grad()
-        _wait(device)
-        taken.append(time.perf_counter() - begun)
-    seconds += median(taken[WARM:] or taken[-1:]) * loader.steps * training.epochs
+    fades = {method.config.fade for _, method in distiller.objective.named() if method.config.fade is not None}
+    for progress, until in pairwise(sorted({0.0, *fades, 1.0})):  # from each fade's end on, an update takes less
+        distiller.set_progress(progress)
+        taken: list[float] = []
+        while not _enough(taken):
+            begun = time.perf_counter()
+            for batch in islice(batches, training.accumulate):
+                loss = model(batch.image, batch.label, batch.index, batch.target).loss
+                accelerator.backward(loss / training.accumulate)
+            optimizer.step()
+            optimizer.zero_grad()
+            _wait(device)
+            taken.append(time.perf_counter() - begun)
+        seconds += median(taken[WARM:] or taken[-1:]) * loader.steps * training.epochs * (until - progress)
 
     own = _per_image(plan, distiller.student, dtype(training))
     evaluations = -(-training.epochs // training.evaluate_every)
