@@ -124,7 +124,6 @@ def price_of(plan: Plan, job: Job, distiller: Distiller, reference: FrozenTeache
         if distiller.teacher is not None:
             distiller.teacher.to(memory_format=torch.channels_last)
     distiller.quicken()
-    distiller.set_progress(0.0)
     loader = training_batches(job, data, device)
     few = _Few(loader)
     begun = time.perf_counter()
@@ -138,20 +137,18 @@ def price_of(plan: Plan, job: Job, distiller: Distiller, reference: FrozenTeache
     model, optimizer = accelerator.prepare(distiller, build_optimizer(distiller.trainable_parameters(), training))
     model.train()
     batches = _endless(loader)
+
+    def update() -> None:
+        for batch in islice(batches, training.accumulate):
+            loss = model(batch.image, batch.label, batch.index, batch.target).loss
+            accelerator.backward(loss / training.accumulate)
+        optimizer.step()
+        optimizer.zero_grad()
+
     fades = {method.config.fade for _, method in distiller.objective.named() if method.config.fade is not None}
     for progress, until in pairwise(sorted({0.0, *fades, 1.0})):  # from each fade's end on, an update takes less
         distiller.set_progress(progress)
-        taken: list[float] = []
-        while not _enough(taken):
-            begun = time.perf_counter()
-            for batch in islice(batches, training.accumulate):
-                loss = model(batch.image, batch.label, batch.index, batch.target).loss
-                accelerator.backward(loss / training.accumulate)
-            optimizer.step()
-            optimizer.zero_grad()
-            _wait(device)
-            taken.append(time.perf_counter() - begun)
-        seconds += median(taken[WARM:] or taken[-1:]) * loader.steps * training.epochs * (until - progress)
+        seconds += _typical(update, device) * loader.steps * training.epochs * (until - progress)
 
     own = _per_image(plan, distiller.student, dtype(training))
     evaluations = -(-training.epochs // training.evaluate_every)
@@ -163,6 +160,17 @@ def price_of(plan: Plan, job: Job, distiller: Distiller, reference: FrozenTeache
     average = weights if training.ema is not None else 0
     checkpoint = _bytes(distiller.state_dict()) + sum(value.nbytes for value in state) + average
     return Price(seconds, weights + checkpoint * plan.config.checkpoint.keep)
+
+
+def _typical(update: Callable[[], None], device: torch.device) -> float:
+    """Seconds of one update, from a few."""
+    taken: list[float] = []
+    while not _enough(taken):
+        begun = time.perf_counter()
+        update()
+        _wait(device)
+        taken.append(time.perf_counter() - begun)
+    return median(taken[WARM:] or taken[-1:])
 
 
 def _enough(taken: list[float]) -> bool:
