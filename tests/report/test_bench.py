@@ -70,13 +70,14 @@ def test_a_single_seed_leads_nothing_where_others_have_several():
 @pytest.mark.parametrize(
     ("rows", "told"),
     [
-        (ROWS, "4 methods, the student alone among them; 3 of 4 trainings done."),
-        (ROWS[:3], "3 methods; 3 of 4 trainings done."),
-        (ROWS[:1], "1 method; 3 of 4 trainings done."),
+        (ROWS, "4 methods, the student alone among them; 2 of 3 students trained."),
+        (ROWS[:3], "3 methods; 2 of 3 students trained."),
+        (ROWS[:1], "1 method; 2 of 3 students trained."),
     ],
 )
 def test_the_student_alone_is_named_only_where_it_is(monkeypatch, rows, told):
-    cells = [{"state": state} for state in ("done", "done", "done", "running")]
+    cells = [{"kind": "teacher", "state": "done"}, *({"kind": "distilled", "state": state} for state in ("done", "done"))]
+    cells.append({"kind": "distilled", "state": "running"})
     sheet = SimpleNamespace(entries=[SimpleNamespace(record=SimpleNamespace(environment={}, config={}))])
     monkeypatch.setattr(module, "read_bench", lambda path: {"cells": cells})
     monkeypatch.setattr(module, "collect", lambda paths: [sheet])

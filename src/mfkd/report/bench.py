@@ -37,6 +37,7 @@ def bench_page(path: Path) -> Page:
     comparisons = [compare_sheet(sheet) for sheet in sheets]
     record = sheets[0].entries[0].record
     states = [cell["state"] for cell in bench["cells"]]
+    students = [cell["state"] for cell in bench["cells"] if cell["kind"] != "teacher"]  # it may have been loaded
     sections = []
     for number, (sheet, comparison) in enumerate(zip(sheets, comparisons, strict=True), 1):
         sections += _sections(sheet, comparison, "" if len(sheets) == 1 else f"-{number}")
@@ -53,7 +54,7 @@ def bench_page(path: Path) -> Page:
         kicker="Comparison of methods",
         asked=[
             f"{plural(len(methods), 'method')}{', the student alone among them' if ALONE in methods else ''}; "
-            f"{states.count('done')} of {len(states)} trainings done.",
+            f"{students.count('done')} of {len(students)} students trained.",
             f"{first.protocol}.",
         ],
         gained=[sentence for one in comparisons for sentence in conclusions(one)],
@@ -117,7 +118,7 @@ def _sections(sheet: Sheet, comparison: Comparison, number: str) -> list[Section
         ranking.append(
             points.forest(
                 f"over-kd{number}", "Difference to KD", "points of Top-1", against, "As above, to KD in place of the "
-                "student alone; open marks have an interval that contains zero."
+                "student alone."
             )
         )  # fmt: skip
     ranking += [Table(name, columns, rows) for name, columns, rows in shown[:-1]]
