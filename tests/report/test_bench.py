@@ -76,11 +76,8 @@ def test_a_single_seed_leads_nothing_where_others_have_several():
     ],
 )
 def test_the_student_alone_is_named_only_where_it_is(monkeypatch, rows, told):
-    cells = [
-        {"kind": "teacher", "state": "done"},
-        *({"kind": "distilled", "state": state} for state in ("done", "done")),
-    ]
-    cells.append({"kind": "distilled", "state": "running"})
+    kinds = {"teacher": ("done",), "distilled": ("done", "done", "running")}
+    cells = [{"kind": kind, "state": state} for kind, states in kinds.items() for state in states]
     sheet = SimpleNamespace(entries=[SimpleNamespace(record=SimpleNamespace(environment={}, config={}))])
     monkeypatch.setattr(module, "read_bench", lambda path: {"cells": cells})
     monkeypatch.setattr(module, "collect", lambda paths: [sheet])
